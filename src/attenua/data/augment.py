@@ -78,7 +78,7 @@ def apply(images: Images, parameters: Vectors) -> tuple[Images, Vectors]:
 
 
 def flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Mirror left and right those of the pictures [B, C, H, W] whose draw [B], 0 or 1, is 1; both may be of any type."""
+    """Mirror left and right those of the pictures [B, C, H, W] whose draw [B], 0 or 1, is 1; any types will do."""
     return torch.where(draws.bool()[:, None, None, None], images.flip(-1), images)
 
 
