@@ -121,7 +121,7 @@ def test_a_wrong_sum_names_both_and_leaves_no_file(tmp_path, server, sums):
 
 def test_a_broken_connection_is_taken_up_where_it_broke(tmp_path, server):
     server.script = [("cut", 300_000), ("cut", 200_000)]
-    download(server.url, tmp_path / "a", sha256=SHA256, pause=0)
+    download(server.url, tmp_path / "a", sha256=SHA256, pause=0.0)
     assert (tmp_path / "a").read_bytes() == DATA
     assert server.ranges == [None, "bytes=300000-", "bytes=500000-"]
 
@@ -129,21 +129,21 @@ def test_a_broken_connection_is_taken_up_where_it_broke(tmp_path, server):
 def test_without_a_sum_every_try_starts_anew(tmp_path, server):
     (tmp_path / "a.part").write_bytes(b"of another file")
     server.script = [("cut", 300_000)]
-    download(server.url, tmp_path / "a", pause=0)
+    download(server.url, tmp_path / "a", pause=0.0)
     assert (tmp_path / "a").read_bytes() == DATA
     assert server.ranges == [None, None]
 
 
 def test_a_server_without_ranges_is_read_from_the_start(tmp_path, server):
     server.honours_range, server.script = False, [("cut", 300_000)]
-    download(server.url, tmp_path / "a", sha256=SHA256, pause=0)
+    download(server.url, tmp_path / "a", sha256=SHA256, pause=0.0)
     assert (tmp_path / "a").read_bytes() == DATA
 
 
 @pytest.mark.parametrize("old", [DATA, DATA + b"more", b"x" * 1000], ids=["whole", "too long", "of another file"])
 def test_any_part_that_was_left_ends_in_the_right_file(tmp_path, server, old):
     (tmp_path / "a.part").write_bytes(old)
-    download(server.url, tmp_path / "a", sha256=SHA256, pause=0)
+    download(server.url, tmp_path / "a", sha256=SHA256, pause=0.0)
     assert (tmp_path / "a").read_bytes() == DATA
     assert names(tmp_path) == ["a"]
 
@@ -169,7 +169,7 @@ def test_a_killed_download_is_resumed(tmp_path, server):
 def test_a_refusal_is_told_at_once(tmp_path, server):
     server.script = [("status", 404)]
     with pytest.raises(OSError, match="404") as caught:
-        download(server.url, tmp_path / "a", pause=0)
+        download(server.url, tmp_path / "a", pause=0.0)
     assert server.url in str(caught.value)
     assert server.ranges == [None]
     assert names(tmp_path) == []
@@ -177,10 +177,10 @@ def test_a_refusal_is_told_at_once(tmp_path, server):
 
 def test_a_busy_server_is_asked_again_but_not_for_ever(tmp_path, server):
     server.script = [("status", 503)]
-    download(server.url, tmp_path / "a", pause=0)
+    download(server.url, tmp_path / "a", pause=0.0)
     server.script = [("status", 503)] * 3
     with pytest.raises(OSError, match=r"503 .*tried 3 times"):
-        download(server.url, tmp_path / "b", pause=0, attempts=3)
+        download(server.url, tmp_path / "b", pause=0.0, attempts=3)
     assert len(server.ranges) == 5
 
 
@@ -194,7 +194,7 @@ def test_no_server_is_one_sentence(tmp_path):
     with serving() as server:
         url = server.url
     with pytest.raises(OSError, match="cannot download http") as caught:
-        download(url, tmp_path / "a", pause=0, attempts=2)
+        download(url, tmp_path / "a", pause=0.0, attempts=2)
     assert "\n" not in str(caught.value)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from attenua.shapes import Images, Vectors
+from attenua.shapes import Images
 
 __all__ = ["LABELS", "PARAMETERS", "apply", "draw", "flip"]
 
@@ -58,8 +58,8 @@ def draw(
     return torch.stack([column.float() for column in columns], dim=1).to(device)
 
 
-def apply(images: Images, parameters: Vectors) -> tuple[Images, Vectors]:
-    """Transform pictures in [-1, 1] by their rows of a draw: (images, labels float32 [B, LABELS]).
+def apply(images: Images, parameters: Tensor) -> tuple[Images, Tensor]:
+    """Transform pictures in [-1, 1] by their rows of a draw [B, PARAMETERS]: (images, labels float32 [B, LABELS]).
 
     In this order: flip, scaling, rotation (positive: counter-clockwise), stretch by 2^s along its axis and 2^-s across
     it, translation; all about the centre, by one bicubic resampling that mirrors the picture at its borders. The flip
