@@ -1,0 +1,288 @@
+"""Configurations: frozen dataclasses that read from and write to plain dictionaries, and typed overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, Union
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A U-Net: one encoder, one or two decoders. Sizes are in pixels of the training picture.
+
+    width: channels of the first level; multipliers: one a level, of width; blocks: residual blocks a level each way;
+    attention: picture sizes at which blocks attend; patch: pixels a side that become channels at the input (1: none);
+    skips "blocks" keeps one skip a block, "all" one more a level (the input or the downsampling) and one more block on
+    the way up; resample: sizes change by one convolution, or by a residual block (BigGAN's); middle: residual blocks at a decoder's start, the first with attention where the last level attends; split: what parts the bottom
+    features for two decoders; norm "group" is GroupNorm with statistics in float32, "rms" RMSNorm a pixel.
+    """
+
+    image_size: int = 32
+    channels: int = 3
+    width: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 2
+    attention: tuple[int, ...] = (8,)
+    heads: int = 4
+    patch: int = 1
+    skips: Literal["blocks", "all"] = "blocks"
+    resample: Literal["conv", "block"] = "conv"
+    middle: int = 0
+    decoders: Literal[1, 2] = 1
+    split: Literal["none", "spatial"] = "none"
+    norm: Literal["group", "rms"] = "group"
+    dropout: float = 0.1
+    classes: int = 0
+    augment_labels: int = 0
+
+    def __post_init__(self) -> None:
+        positive = {"image_size", "channels", "width", "blocks", "heads", "patch"}
+        for name in sorted(positive):
+            if getattr(self, name) < 1:
+                raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 1")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"network.multipliers is {self.multipliers}; allowed are one or more numbers from 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"network.dropout is {self.dropout}; allowed is 0 <= dropout < 1")
+        step = self.patch * 2 ** (len(self.multipliers) - 1)
+        if self.image_size % step:
+            raise ValueError(f"network.image_size is {self.image_size}; it must be a multiple of {step}")
+        sizes = self.sizes
+        for size in self.attention:
+            if size not in sizes:
+                raise ValueError(f"network.attention names size {size}; the levels have sizes {list(sizes)}")
+        for multiplier in self.multipliers:
+            if self.attention and self.width * multiplier % self.heads:
+                raise ValueError(
+                    f"network.heads is {self.heads}; it must divide every level's channels, {self.width * multiplier}"
+                )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Side of every level, in pixels."""
+        return tuple(self.image_size // self.patch // 2**level for level in range(len(self.multipliers)))
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """The process and the heads: names of theory.md's laws. rate belongs to the exponential law alone."""
+
+    law: str = "constant"
+    noise: str = "wiener"
+    rate: float = 4.0
+    precondition: str = "rule"
+    combination: str = "mean"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole model: network, process, and the deviation s_d of the data it was made for."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    s_d: float = 0.5
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Which times are drawn, and how the heads are weighed.
+
+    times "lognormal": ln n ~ N(log_mean + ln(2 s_d), log_deviation); "uniform": t uniform on [1e-4, 1] (paper).
+    final_share: the share of samples drawn at t = 1 exactly. weights "unit": 1 on the raw heads; "paper": 1/t and
+    1/(1 - t + 1e-4) on the estimates; "revised": D/t and D/(1 - t + 1e-4). l1, perceptual: weights of the (1 - t)^2
+    terms on the paper's combination (perceptual needs the eval extra).
+    """
+
+    times: Literal["lognormal", "uniform"] = "lognormal"
+    log_mean: float = -1.0
+    log_deviation: float = 1.4
+    final_share: float = 0.0
+    weights: Literal["unit", "paper", "revised"] = "unit"
+    l1: float = 0.0
+    perceptual: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.final_share < 1:
+            raise ValueError(f"objective.final_share is {self.final_share}; allowed is 0 <= share < 1")
+        if self.log_deviation <= 0:
+            raise ValueError(f"objective.log_deviation is {self.log_deviation}; allowed is a number above 0")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained; time is counted in images.
+
+    images: length of the run; the rate climbs over `warmup` images, stays to the share `constant` of the run, and falls
+    linearly to zero. micro_batch: the most samples a device takes at once (0: its whole share). ema: relative widths of
+    the averages; snapshots: how many of each average are kept for post-hoc reconstruction. precision "auto": bfloat16
+    products where the device has units for them, else float32; compile null: on CUDA only.
+    """
+
+    images: int = 20_000_000
+    batch: int = 512
+    micro_batch: int = 0
+    rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    warmup: int = 150_000
+    constant: float = 0.4
+    clip: float = 1.0
+    ema: tuple[float, ...] = (0.05, 0.10)
+    snapshots: int = 8
+    precision: Literal["auto", "bfloat16", "float32", "float64"] = "auto"
+    compile: bool | None = None
+    flip: bool = True
+    augment: float = 0.0
+    seed: int = 0
+    log_every: int = 50_000
+    checkpoint_every: int = 1_000_000
+    keep: int = 2
+    sample_every: int = 2_000_000
+    fid_every: int = 0
+    fid_samples: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch", "log_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed is a whole number from 1")
+        for name in ("micro_batch", "warmup", "snapshots", "sample_every", "fid_every", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed is a whole number from 0")
+        for name in ("rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed is a number above 0")
+        if not 0 <= self.constant <= 1:
+            raise ValueError(f"training.constant is {self.constant}; allowed is 0 <= share <= 1")
+        if not 0 <= self.augment <= 1:
+            raise ValueError(f"training.augment is {self.augment}; allowed is 0 <= probability <= 1")
+        if not self.ema or not all(0 < width < 0.28 for width in self.ema):
+            raise ValueError(f"training.ema is {self.ema}; allowed are relative widths above 0 and below 0.28")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a model samples when nothing is asked for. eta None: the solver's own (1 for posterior, else 0)."""
+
+    steps: int = 10
+    solver: str = "multistep"
+    grid: str = "karras"
+    eta: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; allowed is a whole number from 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A preset: everything that a training run needs but the data."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a dataclass as plain dictionaries, lists and numbers."""
+    result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return result
+
+
+def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
+    """Return the dataclass `kind` from plain values; absent fields keep their defaults.
+
+    Raises ValueError that names an unknown field and lists the known ones, or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(kind)
+    known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    arguments = {}
+    for name, value in values.items():
+        path = f"{where}{name}"
+        if name not in known:
+            raise ValueError(f"unknown configuration field {path!r}{_closest(name, known)}; known: {', '.join(known)}")
+        arguments[name] = _convert(hints[name], value, path)
+    return kind(**arguments)
+
+
+def override(config: C, settings: Iterable[str]) -> C:
+    """Return the configuration with settings such as "training.batch=256" applied.
+
+    Values are JSON (true, 0.5, [1,2], null), else plain words. Raises ValueError as from_dict does.
+    """
+    values = to_dict(config)
+    for setting in settings:
+        path, sign, text = setting.partition("=")
+        if not sign or not path:
+            raise ValueError(f"setting {setting!r} is not of the form section.field=value")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        *sections, name = path.split(".")
+        place = values
+        for depth, section in enumerate(sections):
+            inner = place.get(section)
+            if not isinstance(inner, dict):
+                known = [key for key, item in place.items() if isinstance(item, dict)]
+                at = ".".join(sections[: depth + 1])
+                raise ValueError(f"unknown configuration section {at!r}{_closest(section, known)}; known: {', '.join(known)}")
+            place = inner
+        if isinstance(place.get(name), dict):
+            raise ValueError(f"{path!r} is a section; set one of its fields: {', '.join(place[name])}")
+        place[name] = value
+    return from_dict(type(config), values)
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    """Return a plain value as the type that a field's hint asks for."""
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{path} is {value!r}; allowed is a section with fields")
+        return from_dict(typing.cast("type[Any]", hint), value, f"{path}.")
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices or isinstance(value, bool):
+            raise ValueError(f"{path} is {value!r}; allowed: {', '.join(map(str, choices))}")
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(kind for kind in typing.get_args(hint) if kind is not type(None)), value, path)
+    if origin is tuple:
+        inner = typing.get_args(hint)
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{path} is {value!r}; allowed is a list such as [1, 2]")
+        if inner[-1] is Ellipsis:
+            return tuple(_convert(inner[0], item, path) for item in value)
+        if len(inner) != len(value):
+            raise ValueError(f"{path} is {value!r}; allowed is a list of {len(inner)}")
+        return tuple(_convert(kind, item, path) for kind, item in zip(inner, value, strict=True))
+    return _number(hint, value, path)
+
+
+def _number(hint: Any, value: Any, path: str) -> Any:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if hint is str and isinstance(value, int | float):
+        value = str(value)
+    if not isinstance(value, hint) or (hint in (int, float) and isinstance(value, bool)):
+        raise ValueError(f"{path} is {value!r}; allowed is {names[hint]}")
+    return value

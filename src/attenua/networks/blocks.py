@@ -1,0 +1,180 @@
+"""Building blocks of the U-Net: normalisation, residual block, attention, spatial split."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attenua.shapes import Images, Vectors
+
+
+def initialise(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Conv2d | nn.Linear:
+    """Return the layer with weights of variance gain^2 / fan_in (zero for gain 0) and zero bias."""
+    fan_in = layer.weight[0].numel()
+    with torch.no_grad():
+        layer.weight.normal_(0, gain / math.sqrt(fan_in)) if gain else layer.weight.zero_()
+        if layer.bias is not None:
+            layer.bias.zero_()
+    return layer
+
+
+def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float = 1.0) -> nn.Conv2d:
+    """Return a padded convolution, [B, inputs, H, W] -> [B, outputs, H/stride, W/stride]."""
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
+    initialise(layer, gain)
+    return layer
+
+
+def dense(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
+    """Return a linear layer, [B, inputs] -> [B, outputs]."""
+    layer = nn.Linear(inputs, outputs)
+    initialise(layer, gain)
+    return layer
+
+
+class GroupNorm(nn.Module):
+    """GroupNorm (Wu & He 2018) as float32 statistics and one multiply-add, so that it fuses with what follows."""
+
+    def __init__(self, channels: int, group: int = 8, groups: int = 32, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.groups = math.gcd(channels, min(groups, max(channels // group, 1)))
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, [B, C, 1, 1], in the type of the statistics (at least float32)."""
+        batch, channels = x.shape[:2]
+        grouped = x.to(torch.promote_types(x.dtype, torch.float32)).reshape(batch, self.groups, -1)
+        variance, mean = torch.var_mean(grouped, dim=2, correction=0, keepdim=True)
+        scale = self.weight.view(1, self.groups, -1) * torch.rsqrt(variance + self.epsilon)
+        shift = self.bias.view(1, self.groups, -1) - mean * scale
+        return scale.reshape(batch, channels, 1, 1), shift.reshape(batch, channels, 1, 1)
+
+    def forward(self, x: Images) -> Images:
+        """Return x normalised over groups of channels, [B, C, H, W]."""
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.epsilon)
+        scale, shift = self.affine(x)
+        return x * scale.to(x.dtype) + shift.to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation of the channels of every pixel: no statistics over the picture."""
+
+    def __init__(self, channels: int, epsilon: float = 1e-6) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Images) -> Images:
+        """Return x / rms over channels, [B, C, H, W]."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + self.epsilon)
+        return (wide * scale).to(x.dtype) * self.weight.to(x.dtype).view(1, -1, 1, 1)
+
+
+def normalisation(kind: str, channels: int) -> nn.Module:
+    """Return the normalisation of that name ("group" or "rms")."""
+    return GroupNorm(channels) if kind == "group" else RMSNorm(channels)
+
+
+def halve(x: Images) -> Images:
+    """Return means of 2 x 2 pixels, [B, C, H/2, W/2]."""
+    return F.avg_pool2d(x, 2)
+
+
+def double(x: Images) -> Images:
+    """Return every pixel four times, [B, C, 2H, 2W]."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class ResidualBlock(nn.Module):
+    """norm, SiLU, 3x3, (1 + scale) norm + shift from the embedding, SiLU, dropout, zero 3x3, plus the shortcut.
+
+    resample "down" or "up" changes the size before the first convolution and on the shortcut.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, embedding: int, *, norm: str, dropout: float, resample: str = "none"
+    ) -> None:
+        super().__init__()
+        self.resize = {"none": nn.Identity(), "down": halve, "up": double}[resample]
+        self.norm1 = normalisation(norm, inputs)
+        self.conv1 = convolution(inputs, outputs, 3)
+        self.modulate = dense(embedding, 2 * outputs, gain=0.0)
+        self.norm2 = normalisation(norm, outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = convolution(outputs, outputs, 3, gain=0.0)
+        self.shortcut = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Images, embedding: Vectors) -> Images:
+        """Return [B, outputs, H, W] from x, [B, inputs, H, W], and embedding, [B, E]."""
+        h = self.conv1(self.resize(F.silu(self.norm1(x))))
+        scale, shift = self.modulate(embedding)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
+        h = F.silu(torch.addcmul(shift, self.norm2(h), scale + 1))
+        result: Tensor = self.shortcut(self.resize(x)) + self.conv2(self.dropout(h))
+        return result
+
+
+class Attention(nn.Module):
+    """Self-attention over all pixels, by scaled_dot_product_attention, added to its input."""
+
+    def __init__(self, channels: int, heads: int, *, norm: str) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = normalisation(norm, channels)
+        self.qkv = convolution(channels, 3 * channels, 1)
+        self.out = convolution(channels, channels, 1, gain=0.0)
+
+    def forward(self, x: Images) -> Images:
+        """Return x + attention(x), [B, C, H, W]."""
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
+        q, k, v = qkv.transpose(-1, -2).unbind(dim=1)
+        h = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
+
+
+class SpatialSplit(nn.Module):
+    """One decoder's share of the bottom features: norm, 3x3, and a gate a pixel from their mean and largest channel.
+
+    The paper parts the bottleneck into two branches before its two decoders; the gate is CBAM's spatial attention
+    (Woo et al. 2018).
+    """
+
+    def __init__(self, channels: int, *, norm: str) -> None:
+        super().__init__()
+        self.norm = normalisation(norm, channels)
+        self.conv = convolution(channels, channels, 3)
+        self.gate = convolution(2, 1, 7)
+
+    def forward(self, x: Images) -> Images:
+        """Return x plus its gated branch, [B, C, H, W]."""
+        h = self.conv(F.silu(self.norm(x)))
+        summary = torch.cat([h.mean(dim=1, keepdim=True), h.amax(dim=1, keepdim=True)], dim=1)
+        return x + h * torch.sigmoid(self.gate(summary))
+
+
+class TimeEmbedding(nn.Module):
+    """Sine and cosine features of the network time, [B] -> [B, embedding]."""
+
+    frequencies: Tensor
+
+    def __init__(self, features: int, embedding: int, lowest: float = 0.5, highest: float = 64.0) -> None:
+        super().__init__()
+        grid = torch.logspace(math.log10(lowest), math.log10(highest), features // 2, dtype=torch.float32)
+        self.register_buffer("frequencies", grid, persistent=False)
+        self.features = 2 * (features // 2)
+        self.dense1 = dense(self.features, embedding)
+        self.dense2 = dense(embedding, embedding)
+
+    def forward(self, time: Tensor) -> Vectors:
+        """Return the embedding of network times of about unit size."""
+        phase = time[:, None].to(torch.float32) * self.frequencies[None]
+        waves = torch.cat([phase.cos(), phase.sin()], dim=1).to(self.dense1.weight.dtype) * math.sqrt(2)
+        hidden: Tensor = self.dense2(F.silu(self.dense1(waves)))
+        return hidden

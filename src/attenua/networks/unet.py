@@ -1,0 +1,192 @@
+"""The U-Net: one encoder and one or two decoders with the heads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attenua.config import NetworkConfig
+from attenua.networks.blocks import (
+    Attention,
+    ResidualBlock,
+    SpatialSplit,
+    TimeEmbedding,
+    convolution,
+    dense,
+    double,
+    normalisation,
+)
+from attenua.shapes import Images, Vectors
+
+
+class Condition(NamedTuple):
+    """What a network may be told beside state and time: class labels [B], augmentation labels [B, A]."""
+
+    labels: Tensor | None = None
+    augment: Tensor | None = None
+
+
+class Stage(nn.Module):
+    """A residual block and, where its level attends, attention."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, config: NetworkConfig) -> None:
+        super().__init__()
+        embedding = 4 * config.width
+        self.block = ResidualBlock(inputs, outputs, embedding, norm=config.norm, dropout=config.dropout)
+        attends = size in config.attention
+        self.attention = Attention(outputs, config.heads, norm=config.norm) if attends else nn.Identity()
+
+    def forward(self, x: Images, embedding: Vectors) -> Images:
+        """Return [B, outputs, H, W]."""
+        result: Tensor = self.attention(self.block(x, embedding))
+        return result
+
+
+class Resample(nn.Module):
+    """A change of size by two ("down" or "up"): one convolution, or a residual block where the configuration says so."""
+
+    def __init__(self, inputs: int, outputs: int, direction: str, config: NetworkConfig) -> None:
+        super().__init__()
+        self.direction, self.residual = direction, config.resample == "block"
+        self.change: nn.Module
+        if self.residual:
+            self.change = ResidualBlock(
+                inputs, outputs, 4 * config.width, norm=config.norm, dropout=config.dropout, resample=direction
+            )
+        else:
+            # On the way up a 1x1 first, at the smaller size: a fifth of the work of a 3x3 that also changes channels.
+            self.narrow = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+            self.change = convolution(outputs, outputs, 3, stride=2 if direction == "down" else 1)
+
+    def forward(self, x: Images, embedding: Vectors) -> Images:
+        """Return [B, outputs, H/2, W/2] or [B, outputs, 2H, 2W]."""
+        result: Tensor
+        if self.residual:
+            result = self.change(x, embedding)
+        else:
+            h = self.narrow(x)
+            result = self.change(double(h) if self.direction == "up" else h)
+        return result
+
+
+class Decoder(nn.Module):
+    """The way up, with the encoder's skips, and an output of `outputs` channels (zero at the start)."""
+
+    def __init__(self, config: NetworkConfig, skips: list[int], outputs: int) -> None:
+        super().__init__()
+        widths = [config.width * multiplier for multiplier in config.multipliers]
+        remaining, channels = list(skips), widths[-1]
+        self.split = SpatialSplit(channels, norm=config.norm) if config.split == "spatial" else nn.Identity()
+        blocks = config.blocks + (config.skips == "all")
+        self.middle = nn.ModuleList(
+            Stage(channels, channels, config.sizes[-1] if index == 0 else 0, config) for index in range(config.middle)
+        )
+        self.levels = nn.ModuleList()
+        self.ups = nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            stages = nn.ModuleList()
+            for _ in range(blocks):
+                stages.append(Stage(channels + remaining.pop(), widths[level], config.sizes[level], config))
+                channels = widths[level]
+            self.levels.append(stages)
+            if level:
+                narrow = channels if config.resample == "block" else widths[level - 1]
+                self.ups.append(Resample(channels, narrow, "up", config))
+                channels = narrow
+        self.norm = normalisation(config.norm, channels)
+        self.out = convolution(channels, outputs * config.patch**2, 3, gain=0.0)
+
+    def forward(self, x: Images, skips: list[Tensor], embedding: Vectors) -> Images:
+        """Return raw heads, [B, outputs, H, W]; skips are the encoder's, first to last."""
+        remaining = list(skips)
+        x = self.split(x)
+        for stage in self.middle:
+            x = stage(x, embedding)
+        for level, stages in enumerate(self.levels):
+            for stage in stages:  # type: ignore[attr-defined]
+                x = stage(torch.cat([x, remaining.pop()], dim=1), embedding)
+            if level < len(self.ups):
+                x = self.ups[level](x, embedding)
+        result: Tensor = self.out(F.silu(self.norm(x)))
+        return result
+
+
+class UNet(nn.Module):
+    """A U-Net that maps (state, network time, condition) to raw heads of unit size.
+
+    forward(x [B, C, H, W], time [B], condition) -> a tuple of `heads` tensors [B, C, H, W]: image head, noise head
+    (and the slope head of the free-slope law). With two decoders the first gives all heads but the noise head.
+    H and W must be multiples of `multiple`; ValueError otherwise.
+    """
+
+    def __init__(self, config: NetworkConfig, heads: int = 2) -> None:
+        super().__init__()
+        self.config = config
+        self.heads = heads
+        embedding = 4 * config.width
+        self.time = TimeEmbedding(config.width, embedding)
+        self.classes = nn.Embedding(config.classes, embedding) if config.classes else None
+        self.augment = dense(config.augment_labels, embedding, gain=0.0) if config.augment_labels else None
+        widths = [config.width * multiplier for multiplier in config.multipliers]
+        self.input = convolution(config.channels * config.patch**2, widths[0], 3)
+        skips, channels = [widths[0]] if config.skips == "all" else [], widths[0]
+        self.levels, self.downs = nn.ModuleList(), nn.ModuleList()
+        for level, width in enumerate(widths):
+            stages = nn.ModuleList()
+            for _ in range(config.blocks):
+                stages.append(Stage(channels, width, config.sizes[level], config))
+                channels = width
+                skips.append(channels)
+            self.levels.append(stages)
+            last = level == len(widths) - 1
+            if not last:
+                self.downs.append(Resample(channels, channels, "down", config))
+                skips += [channels] if config.skips == "all" else []
+        counts = [heads] if config.decoders == 1 else [heads - 1, 1]
+        self.decoders = nn.ModuleList(Decoder(config, skips, count * config.channels) for count in counts)
+
+    @property
+    def multiple(self) -> int:
+        """What H and W must be multiples of, in pixels."""
+        return self.config.patch * 2 ** (len(self.config.multipliers) - 1)
+
+    def embed(self, time: Tensor, condition: Condition) -> Vectors:
+        """Return the embedding [B, E] of times and labels. Raises ValueError on labels missing or not wanted."""
+        embedding: Tensor = self.time(time)
+        if (self.classes is None) != (condition.labels is None):
+            wanted = "takes no class labels" if self.classes is None else f"needs labels of {self.config.classes} classes"
+            raise ValueError(f"this network {wanted}")
+        if self.classes is not None:
+            embedding = embedding + self.classes(condition.labels)
+        if condition.augment is not None and self.augment is None:
+            raise ValueError("this network takes no augmentation labels")
+        if self.augment is not None and condition.augment is not None:
+            embedding = embedding + self.augment(condition.augment.to(embedding.dtype))
+        return F.silu(embedding)
+
+    def forward(self, x: Images, time: Tensor, condition: Condition | None = None) -> tuple[Tensor, ...]:
+        """Return the raw heads; see the class."""
+        if x.shape[-2] % self.multiple or x.shape[-1] % self.multiple:
+            raise ValueError(f"a state of {x.shape[-2]} x {x.shape[-1]} pixels; sides must be multiples of {self.multiple}")
+        embedding = self.embed(time, condition or Condition())
+        h = self.input(F.pixel_unshuffle(x, self.config.patch) if self.config.patch > 1 else x)
+        skips = [h] if self.config.skips == "all" else []
+        for level, stages in enumerate(self.levels):
+            for stage in stages:  # type: ignore[attr-defined]
+                h = stage(h, embedding)
+                skips.append(h)
+            if level < len(self.downs):
+                h = self.downs[level](h, embedding)
+                skips += [h] if self.config.skips == "all" else []
+        raw: list[Tensor] = []
+        for decoder in self.decoders:
+            out = decoder(h, skips, embedding)
+            out = F.pixel_shuffle(out, self.config.patch) if self.config.patch > 1 else out
+            raw.extend(out.split(self.config.channels, dim=1))
+        if len(self.decoders) == 2 and self.heads == 3:
+            raw = [raw[0], raw[2], raw[1]]  # decoder one: image, slope; decoder two: noise
+        return tuple(raw)
+

@@ -1,0 +1,95 @@
+"""The sampler: the only loop over times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attenua.model import AttenuationModel
+from attenua.networks import Condition
+from attenua.process import Prediction
+from attenua.sampling.grids import Grid, check, grid as grid_named
+from attenua.sampling.noise import ImageNoise
+from attenua.sampling.solvers import Multistep, Past, Solver
+from attenua.shapes import Bytes, Images
+
+HISTORY = 3
+"""Past predictions that a solver may look at."""
+
+
+class Step(NamedTuple):
+    """What a callback sees after every network call's step: the step's number from 0, its t, the state and x0 there."""
+
+    step: int
+    t: float
+    x: Tensor
+    x0: Tensor
+
+
+def choose_grid(rule: Solver, chosen: Grid | str | None) -> Grid:
+    """Return the grid for a solver: the chosen one, else the solver's own, else karras."""
+    if chosen is None:
+        chosen = rule.grid or "karras"
+    return grid_named(chosen) if isinstance(chosen, str) else chosen
+
+
+@torch.inference_mode()
+def sample(
+    model: AttenuationModel,
+    shape: tuple[int, int, int, int],
+    *,
+    steps: int = 10,
+    seed: int = 0,
+    solver: Solver | None = None,
+    grid: Grid | str | Sequence[float] | None = None,
+    indices: Sequence[int] | None = None,
+    condition: Condition | None = None,
+    callback: Callable[[Step], None] | None = None,
+) -> Images:
+    """Return pictures in [-1, 1], [B, C, H, W] = shape, by exactly `steps` network calls.
+
+    seed and indices (default 0..B-1) fix the noise: image i depends on (seed, i) alone. grid: a Grid, its name, or the
+    times themselves, falling to 0. The start is sigma z at the grid's first time. Raises ValueError on a solver that
+    does not support the law, a grid that does not fall, steps < 1 or another number of times than steps + 1.
+    """
+    rule = solver or Multistep()
+    rule.check(model.process)
+    if grid is None or isinstance(grid, Grid | str):
+        times = choose_grid(rule, grid).times(model.process, model.config.s_d, steps)
+    else:
+        times = check(grid)
+    if len(times) != steps + 1:
+        raise ValueError(f"the grid has {len(times)} times; {steps} steps need {steps + 1}")
+    numbers = range(shape[0]) if indices is None else indices
+    if len(numbers) != shape[0]:
+        raise ValueError(f"{len(numbers)} indices for {shape[0]} images; there must be one an image")
+    noise = ImageNoise(seed, numbers, shape[1:], model.device)
+
+    def predict(x: Tensor, t: float) -> Prediction:
+        prediction = model(x, t, condition, combination=rule.combination)
+        if rule.combination == "released":  # the published code clips pictures in every step
+            mu = model.mu.view(1, -1, 1, 1)
+            prediction = prediction._replace(x0=(prediction.x0 + mu).clamp(-1, 1) - mu)
+        return prediction
+
+    training = model.training
+    model.eval()
+    x = noise() * float(model.process.sigma(times[0]))
+    history: list[Past] = []
+    try:
+        for number, (t, u) in enumerate(zip(times, times[1:], strict=False)):
+            x = rule.step(model.process, predict, x, t, u, history, noise)
+            del history[HISTORY:]
+            if callback is not None:
+                callback(Step(number, t, x, history[0].prediction.x0))
+    finally:
+        model.train(training)
+    return (x + model.mu.view(1, -1, 1, 1)).clamp(-1, 1)
+
+
+def to_bytes(pictures: Images) -> Bytes:
+    """Return pictures in [-1, 1] as uint8, 0..255, rounded to the nearest level."""
+    return ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

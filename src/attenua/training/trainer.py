@@ -1,0 +1,552 @@
+"""The trainer: one loop over images, from a data set in memory to averaged weights in a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from attenua import images as pictures
+from attenua import reports, weights
+from attenua.config import Config, TrainingConfig, from_dict, to_dict
+from attenua.data import ImageSet, augment
+from attenua.files import write_atomic
+from attenua.model import AttenuationModel
+from attenua.networks import Condition
+from attenua.sampling import sample, solver, to_bytes
+from attenua.training import checkpoint
+from attenua.training.distributed import World
+from attenua.training.ema import Average, reconstruction
+from attenua.training.objective import Distance, Objective
+
+FREE_TO_CHANGE = ("log_every", "checkpoint_every", "keep", "sample_every", "fid_every", "fid_samples", "compile", "micro_batch")
+"""Training fields that a run may change when it resumes: they do not touch the weights."""
+
+CHECK_EVERY = 20
+"""Steps between two questions to the other processes whether one of them was told to stop."""
+
+
+class Progress(NamedTuple):
+    """What a callback sees at every log line: images seen and wanted, mean loss, images a second, seconds left."""
+
+    images: int
+    total: int
+    loss: float
+    images_per_second: float
+    seconds_left: float
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message says since when and what is kept."""
+
+
+def mix(*values: int) -> int:
+    """Return a 63-bit seed from whole numbers; unrelated for neighbouring values."""
+    digest = hashlib.blake2b(",".join(map(str, values)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def rate(config: TrainingConfig, images: int) -> float:
+    """Return the learning rate after `images`: linear warm-up, constant, linear to zero at config.images."""
+    warm = min(1.0, (images + config.batch) / config.warmup) if config.warmup else 1.0
+    start = config.constant * config.images
+    falling = min(1.0, (config.images - images) / max(config.images - start, 1))
+    return config.rate * warm * max(falling, 0.0)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether the device multiplies bfloat16 in hardware (emulation is hundreds of times slower)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def resolve(config: Config, device: torch.device) -> Config:
+    """Return the configuration with "auto" precision and compilation decided for a device.
+
+    Raises ValueError for bfloat16 on a device without units for it.
+    """
+    precision, compiled = config.training.precision, config.training.compile
+    if precision == "auto":
+        precision = "bfloat16" if has_bfloat16(device) else "float32"
+    if precision == "bfloat16" and not has_bfloat16(device):
+        raise ValueError(f"training.precision is bfloat16, but {device} has no units for it; allowed: float32, float64, auto")
+    if compiled is None:
+        compiled = device.type == "cuda"
+    return replace(config, training=replace(config.training, precision=precision, compile=compiled))
+
+
+def data_config(config: Config, data: ImageSet) -> Config:
+    """Return the configuration with the data's deviation s_d. Raises ValueError where pictures do not fit the network."""
+    network = config.model.network
+    shape = tuple(data.images.shape[1:])
+    if shape != (network.channels, network.image_size, network.image_size):
+        wanted = f"{network.channels} x {network.image_size} x {network.image_size}"
+        raise ValueError(f"the pictures are {' x '.join(map(str, shape))}; this network takes {wanted}")
+    if network.classes and data.labels is None:
+        raise ValueError(f"network.classes is {network.classes}, but {data.name} has no labels")
+    return replace(config, model=replace(config.model, s_d=round(data.deviation(), 6)))
+
+
+class Trainer:
+    """Trains one model in a run folder; the same call again resumes.
+
+    data: uint8 pictures, kept on the device; init: a model file's weights to start from (its s_d is kept);
+    perceptual: a distance for objective.perceptual; evaluate: called with the averaged model and the image count at
+    training.fid_every, returns figures for the log; on_progress: called at every log line on rank 0.
+    Raises ValueError where data, run folder and configuration do not fit each other.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: ImageSet,
+        run_dir: Path,
+        *,
+        world: World | None = None,
+        init: weights.Weights | None = None,
+        perceptual: Distance | None = None,
+        evaluate: Callable[[AttenuationModel, int], dict[str, float]] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.world = world or World(0, 1, torch.device("cpu"))
+        config = resolve(data_config(config, data), self.world.device)
+        if init is not None:
+            config = replace(config, model=replace(config.model, s_d=init.config.s_d))
+            _same_network(config, init)
+        self.config, self.run_dir, self.data = config, run_dir, data
+        self.evaluate, self.on_progress = evaluate, on_progress
+        training = config.training
+        device = self.world.device
+        self.share = self.world.share(training.batch)
+        torch.manual_seed(mix(training.seed, 0))
+        self.dtype = torch.float64 if training.precision == "float64" else torch.float32
+        self.model = AttenuationModel(config.model)
+        mu = data.mean()
+        self.model.mu.copy_(mu)
+        self.model.data_mean.copy_(data.data_mean())
+        if init is not None:
+            load_network(self.model, init.tensors)
+        self.model.to(device=device, dtype=self.dtype)
+        self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.objective = Objective(self.model, config.objective, perceptual).to(device)
+        self.parameters = dict(self.model.network.named_parameters())
+        if training.compile:
+            self.model.network.compile()
+        self.forward: torch.nn.Module = self.objective
+        if self.world.size > 1:
+            ids = [device.index] if device.type == "cuda" else None
+            self.forward = DistributedDataParallel(self.objective, device_ids=ids, broadcast_buffers=False)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=training.rate,
+            betas=training.betas,
+            weight_decay=training.weight_decay,
+            fused=device.type == "cuda",
+        )
+        self.averages = [Average(width, list(self.parameters.values())) for width in training.ema]
+        self.images = data.images.to(device)
+        self.labels = data.labels.to(device) if config.model.network.classes and data.labels is not None else None
+        self.generator = torch.Generator(device)
+        self.step, self.seen, self.seconds = 0, 0, 0.0
+        self.stopping = False
+        self.order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._reset_loss()
+        self._resume()
+
+    # ---- one step -------------------------------------------------------------------------------------------------
+
+    def indices(self, start: int, count: int) -> Tensor:
+        """Return which pictures the images start..start+count of the run are: a new permutation every pass."""
+        length = len(self.images)
+        parts = []
+        while count:
+            epoch, at = divmod(start, length)
+            if self.order[0] != epoch:
+                generator = torch.Generator().manual_seed(mix(self.config.training.seed, 1, epoch))
+                self.order = (epoch, torch.randperm(length, generator=generator).to(self.images.device))
+            take = min(count, length - at)
+            parts.append(self.order[1][at : at + take])
+            start, count = start + take, count - take
+        return torch.cat(parts)
+
+    def train_step(self) -> Tensor:
+        """Take one optimizer step over the next global batch and return this process's mean loss (on the device).
+
+        Every random number is drawn for the global batch from (seed, step) and then shared out, so that the number of
+        processes does not change the run.
+        """
+        training = self.config.training
+        self.generator.manual_seed(mix(training.seed, 2, self.step))
+        torch.manual_seed(mix(training.seed, 3, self.step, self.world.rank))  # dropout
+        draws = self.objective.draw(training.batch, self.generator).rows(self.share)
+        rows = self.indices(self.seen, training.batch)[self.share]
+        x0, condition = self._batch(rows)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(training, self.seen)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=x0.device, dtype=self.dtype)
+        size = training.micro_batch or len(rows)
+        parts = [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+        for part in parts:
+            with self._synchronised(part is parts[-1]), self._precision():
+                loss = self.forward(x0[part], draws.rows(part), _rows(condition, part))
+                weighted = loss * ((part.stop - part.start) / len(rows))
+                weighted.backward()
+            total += weighted.detach()
+        self.norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), training.clip)
+        self.optimizer.step()
+        self.step += 1
+        self.seen += training.batch
+        for average in self.averages:
+            average.update(list(self.parameters.values()), self.seen, training.batch)
+        return total
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Condition]:
+        """Return x0 and condition of this process's pictures, flipped or augmented on the device."""
+        training, network = self.config.training, self.config.model.network
+        batch, device = training.batch, self.images.device
+        x = self.images[rows].to(self.dtype) / 127.5 - 1
+        told = None
+        if training.augment:
+            size = (network.image_size, network.image_size)
+            parameters = augment.draw(
+                batch, probability=training.augment, size=size, generator=self.generator, device=device
+            )[self.share]
+            x, told = augment.apply(x, parameters)
+        elif training.flip:
+            x = augment.flip(x, torch.randint(2, (batch,), generator=self.generator, device=device)[self.share])
+        x0 = (x - self.model.mu.view(1, -1, 1, 1)).contiguous(memory_format=torch.channels_last)
+        return x0, Condition(None if self.labels is None else self.labels[rows], told)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        mixed = self.config.training.precision == "bfloat16"
+        return torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=mixed)
+
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        if last or not isinstance(self.forward, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.forward.no_sync()
+
+    # ---- the run --------------------------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Train to the end, or until `stop`; True if the run is complete. Raises TrainingError on a loss that is no number."""
+        training = self.config.training
+        self.model.train()
+        self._clock = time.monotonic()
+        while self.seen < training.images and not self._told_to_stop():
+            loss = self.train_step()
+            self._loss += loss
+            self._steps += 1
+            broken = ~torch.isfinite(loss) & (self._broken < 0)
+            self._broken = torch.where(broken, torch.full_like(self._broken, self.seen), self._broken)
+            complete = self.seen >= training.images
+            if complete or self._crossed(training.log_every):
+                self._log()
+            if self._crossed(max(training.images // training.snapshots, 1) if training.snapshots else 0):
+                self._snapshot()
+            if complete or self._crossed(training.checkpoint_every):
+                self.save()
+            if complete or self._crossed(training.sample_every):
+                self._sample()
+            if self._crossed(training.fid_every):
+                self._evaluate()
+        if self.seen < training.images:
+            self.save()
+            return False
+        if self.world.leads:
+            self.export(self.run_dir / "model.safetensors")
+        return True
+
+    def stop(self) -> None:
+        """Ask the run to save and end after the step under way (safe in a signal handler)."""
+        self.stopping = True
+
+    def _told_to_stop(self) -> bool:
+        return self.world.any(self.stopping) if self.world.size == 1 or self.step % CHECK_EVERY == 0 else False
+
+    def _crossed(self, every: int) -> bool:
+        return bool(every) and self.seen // every > (self.seen - self.config.training.batch) // every
+
+    def _reset_loss(self) -> None:
+        device = self.world.device
+        self._loss = torch.zeros((), device=device, dtype=self.dtype)
+        self._steps = 0
+        self._broken = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def _verify(self) -> None:
+        """Raise TrainingError if a loss since the last look was no number."""
+        since = int(self._broken)
+        if self.world.any(since >= 0):
+            kept = checkpoint.newest(self.run_dir)
+            kept_line = f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet"
+            at = f"at image {since:,}" if since >= 0 else "in another process"
+            raise TrainingError(f"the loss became NaN or infinite {at}; {kept_line}; a lower training.rate may help")
+
+    def _tick(self) -> float:
+        """Return the seconds since the last tick, and count them to the run."""
+        now = time.monotonic()
+        passed, self._clock = now - self._clock, now
+        self.seconds += passed
+        return passed
+
+    def _log(self) -> None:
+        self._verify()
+        loss = float(self._loss) / max(self._steps, 1)
+        images = self._steps * self.config.training.batch
+        passed = self._tick()
+        speed = images / max(passed, 1e-9)
+        if self.world.leads:
+            device = self.world.device
+            memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+            reports.append_line(
+                self.run_dir / "metrics.jsonl",
+                {
+                    "images": self.seen,
+                    "step": self.step,
+                    "loss": loss,
+                    "rate": rate(self.config.training, self.seen),
+                    "gradient_norm": float(self.norm),
+                    "images_per_second": round(speed, 2),
+                    "seconds": round(self.seconds, 1),
+                    "memory_bytes": memory,
+                },
+            )
+            if self.on_progress is not None:
+                left = (self.config.training.images - self.seen) / speed
+                self.on_progress(Progress(self.seen, self.config.training.images, loss, speed, left))
+        self._reset_loss()
+
+    @contextlib.contextmanager
+    def averaged(self, index: int = 0) -> Iterator[AttenuationModel]:
+        """Lend the model with the weights of one average; the training weights come back afterwards."""
+        held = [parameter.detach().clone() for parameter in self.parameters.values()]
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters.values(), self.averages[index].tensors, strict=True):
+                parameter.copy_(value)
+        try:
+            yield self.model
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(self.parameters.values(), held, strict=True):
+                    parameter.copy_(value)
+
+    def _sample(self) -> None:
+        if not self.world.leads or not self.config.training.sample_every:
+            return
+        network = self.config.model.network
+        shape = (64, network.channels, network.image_size, network.image_size)
+        labels = torch.arange(64, device=self.world.device) % network.classes if network.classes else None
+        chosen = self.config.sampling
+        with self.averaged() as model:
+            made = sample(
+                model,
+                shape,
+                steps=chosen.steps,
+                solver=solver(chosen.solver, chosen.eta),
+                grid=chosen.grid,
+                condition=Condition(labels=labels) if network.classes else None,
+            )
+        path = self.run_dir / "samples" / f"{self.seen:012d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pictures.write(path, pictures.grid(to_bytes(made).cpu(), scale=2), overwrite=True)
+
+    def _evaluate(self) -> None:
+        if self.evaluate is None or not self.world.leads:
+            return
+        with self.averaged() as model:
+            figures = self.evaluate(model, self.seen)
+        reports.append_line(self.run_dir / "metrics.jsonl", {"images": self.seen, **figures})
+
+    # ---- files ----------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint (rank 0). Raises TrainingError rather than save weights after a broken loss."""
+        self._verify()
+        if hasattr(self, "_clock"):
+            self._tick()
+        if self.world.leads:
+            self._write_config()
+            tensors = {f"network.{key}": value for key, value in self.parameters.items()}
+            for average in self.averages:
+                tensors |= {
+                    f"ema{average.width:g}.{key}": value
+                    for key, value in zip(self.parameters, average.tensors, strict=True)
+                }
+            for index, state in self.optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+            values = {
+                "step": self.step,
+                "images": self.seen,
+                "seconds": self.seconds,
+                "config": to_dict(self.config),
+                "data_sha256": self.data_sha256,
+            }
+            checkpoint.write(
+                self.run_dir, self.seen, checkpoint.Checkpoint(tensors, values), self.config.training.keep
+            )
+        self.world.barrier()
+
+    @property
+    def data_sha256(self) -> str:
+        """Checksum of the pictures (computed once)."""
+        if not hasattr(self, "_data_sha256"):
+            self._data_sha256 = self.data.sha256()
+        return self._data_sha256
+
+    def _write_config(self) -> None:
+        path = self.run_dir / "config.json"
+        if not path.exists():
+            write_atomic(path, json.dumps(to_dict(self.config), indent=2).encode())
+
+    def _resume(self) -> None:
+        """Take up the newest checkpoint of the run folder, if there is one."""
+        path = checkpoint.newest(self.run_dir)
+        if path is None:
+            return
+        stored = checkpoint.read(path)
+        _same_run(path, self.config, from_dict(Config, stored.values["config"]))
+        if stored.values["data_sha256"] != self.data_sha256:
+            raise ValueError(f"{path} was trained on other pictures; choose another run folder for these")
+        device = self.world.device
+        names = [f"network.{key}" for key in self.parameters]
+        weights.compare(
+            {name: tuple(value.shape) for name, value in zip(names, self.parameters.values(), strict=True)},
+            {name: tuple(value.shape) for name, value in stored.tensors.items() if name.startswith("network.")},
+        )
+        with torch.no_grad():
+            for name, parameter in zip(names, self.parameters.values(), strict=True):
+                parameter.copy_(stored.tensors[name])
+            for average in self.averages:
+                for key, value in zip(self.parameters, average.tensors, strict=True):
+                    value.copy_(stored.tensors[f"ema{average.width:g}.{key}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in stored.tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = tensor if key == "step" else tensor.to(device)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.step, self.seen = int(stored.values["step"]), int(stored.values["images"])
+        self.seconds = float(stored.values["seconds"])
+
+    def _snapshot(self) -> None:
+        """Keep every average at this moment, float16, for reconstruction after training."""
+        if self.world.leads:
+            self._verify()
+            for average in self.averages:
+                path = self.run_dir / "snapshots" / f"ema{average.width:g}-{self.seen:012d}.safetensors"
+                weights.write(path, self.describe(average.tensors, average.width), "float16")
+
+    def describe(self, tensors: list[Tensor], width: float | None) -> weights.Weights:
+        """Return network tensors as a model file's content, with the record of this run."""
+        record = {
+            "images": self.seen,
+            "seconds": round(self.seconds, 1),
+            "device": _device_name(self.world),
+            "ema": width,
+            "data": self.data.name,
+            "data_sha256": self.data_sha256,
+            "data_images": len(self.data),
+            "terms": self.data.terms,
+            "classes": list(self.data.classes) if self.config.model.network.classes else [],
+            "objective": to_dict(self.config.objective),
+            "training": to_dict(self.config.training),
+        }
+        named = {f"network.{key}": value for key, value in zip(self.parameters, tensors, strict=True)}
+        named |= {"mu": self.model.mu, "data_mean": self.model.data_mean}
+        return weights.Weights(self.config.model, named, self.config.sampling, record)
+
+    def export(self, path: Path, kind: str = "float32") -> Path:
+        """Write the first average as a model file."""
+        average = self.averages[0]
+        return weights.write(path, self.describe(average.tensors, average.width), kind)
+
+
+def load_network(model: AttenuationModel, tensors: Any) -> None:
+    """Copy a model file's network into a model. Raises ValueError that names what differs."""
+    own = {f"network.{key}": value for key, value in model.network.named_parameters()}
+    found = {key: value for key, value in tensors.items() if key.startswith("network.")}
+    weights.compare(
+        {key: tuple(value.shape) for key, value in own.items()},
+        {key: tuple(value.shape) for key, value in found.items()},
+    )
+    with torch.no_grad():
+        for key, parameter in own.items():
+            parameter.copy_(found[key])
+
+
+def reconstruct(run_dir: Path, width: float) -> weights.Weights:
+    """Return the average of another relative width at the end of a run, from its snapshots (EDM2, section 3.2).
+
+    Raises ValueError without snapshots.
+    """
+    paths = sorted((run_dir / "snapshots").glob("ema*.safetensors"))
+    if not paths:
+        raise ValueError(f"{run_dir} has no snapshots of averages to reconstruct from")
+    stored = [(int(path.stem.rpartition("-")[2]), float(path.stem[3:].partition("-")[0])) for path in paths]
+    last = max(images for images, _ in stored)
+    shares = reconstruction(stored, last, width)
+    total: dict[str, Tensor] = {}
+    newest: weights.Weights | None = None
+    for path, share, (images, _) in zip(paths, shares, stored, strict=True):
+        content = weights.read(path)
+        newest = content if images == last else newest
+        for key, value in content.tensors.items():
+            if key.startswith("network."):
+                total[key] = total[key] + share * value.double() if key in total else share * value.double()
+    assert newest is not None
+    tensors = {**newest.tensors, **{key: value.float() for key, value in total.items()}}
+    return replace(newest, tensors=tensors, record={**newest.record, "ema": width})
+
+
+def _rows(condition: Condition, part: slice) -> Condition | None:
+    if condition.labels is None and condition.augment is None:
+        return None
+    return Condition(*(None if item is None else item[part] for item in condition))
+
+
+def _same_network(config: Config, init: weights.Weights) -> None:
+    if config.model.network != init.config.network or config.model.process != init.config.process:
+        ours, theirs = to_dict(config.model), to_dict(init.config)
+        different = _differences({k: ours[k] for k in ("network", "process")}, theirs)
+        raise ValueError(f"the model to start from differs in {different}")
+
+
+def _same_run(path: Path, config: Config, stored: Config) -> None:
+    ours, theirs = to_dict(config), to_dict(stored)
+    for name in FREE_TO_CHANGE:
+        ours["training"].pop(name), theirs["training"].pop(name)
+    for values in (ours, theirs):
+        values.pop("sampling")
+    different = _differences(ours, theirs)
+    if different:
+        raise ValueError(f"{path} was trained with another configuration: {different}; choose another run folder")
+
+
+def _differences(ours: dict[str, Any], theirs: dict[str, Any], where: str = "") -> str:
+    found = []
+    for key, value in ours.items():
+        other = theirs.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            inner = _differences(value, other, f"{where}{key}.")
+            found += [inner] if inner else []
+        elif value != other and not (isinstance(value, float) and other is not None and math.isclose(value, other)):
+            found.append(f"{where}{key} ({other!r} there, {value!r} here)")
+    return ", ".join(found)
+
+
+def _device_name(world: World) -> str:
+    name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
+    return f"{world.size} x {name}" if world.size > 1 else name
