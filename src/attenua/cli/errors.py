@@ -64,8 +64,7 @@ def _describe(error: BaseException) -> tuple[str, int]:
         return f"error: {error}", USAGE
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return f"error: out of memory; a smaller batch needs less ({error})".replace(" ()", ""), USAGE
-    hint = "" if os.environ.get("ATTENUA_DEBUG") == "1" else " (set ATTENUA_DEBUG=1 for the traceback)"
-    return f"internal error: {type(error).__name__}: {error}{hint}", INTERNAL
+    return f"internal error: {type(error).__name__}: {error} (set ATTENUA_DEBUG=1 for the traceback)", INTERNAL
 
 
 def _usage(error: click.ClickException) -> str:
