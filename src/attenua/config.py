@@ -21,8 +21,9 @@ class NetworkConfig:
     width: channels of the first level; multipliers: one a level, of width; blocks: residual blocks a level each way;
     attention: picture sizes at which blocks attend; patch: pixels a side that become channels at the input (1: none);
     skips "blocks" keeps one skip a block, "all" one more a level (the input or the downsampling) and one more block on
-    the way up; resample: sizes change by one convolution, or by a residual block (BigGAN's); middle: residual blocks at a decoder's start, the first with attention where the last level attends; split: what parts the bottom
-    features for two decoders; norm "group" is GroupNorm with statistics in float32, "rms" RMSNorm a pixel.
+    the way up; resample: sizes change by one convolution, or by a residual block (BigGAN's); middle: residual blocks
+    at a decoder's start, the first with attention where the last level attends; split: what parts the bottom features
+    for two decoders; norm "group" is GroupNorm with statistics in float32, "rms" RMSNorm a pixel.
     """
 
     image_size: int = 32
@@ -234,7 +235,9 @@ def override(config: C, settings: Iterable[str]) -> C:
             if not isinstance(inner, dict):
                 known = [key for key, item in place.items() if isinstance(item, dict)]
                 at = ".".join(sections[: depth + 1])
-                raise ValueError(f"unknown configuration section {at!r}{_closest(section, known)}; known: {', '.join(known)}")
+                raise ValueError(
+                    f"unknown configuration section {at!r}{_closest(section, known)}; known: {', '.join(known)}"
+                )
             place = inner
         if isinstance(place.get(name), dict):
             raise ValueError(f"{path!r} is a section; set one of its fields: {', '.join(place[name])}")

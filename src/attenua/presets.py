@@ -31,7 +31,7 @@ def cifar10_cpu() -> Config:
         width=64, multipliers=(1, 2, 2), blocks=1, attention=(8,), heads=4, patch=2, dropout=0.0, norm="rms"
     )
     training = TrainingConfig(
-        images=400_000,
+        images=300_000,
         batch=64,
         rate=1e-3,
         warmup=10_000,

@@ -215,7 +215,7 @@ def find(name: str) -> Path:
     entry = known[name]
     for folder in (packaged(), cache() / "models"):
         if (folder / entry["file"]).is_file():
-            return folder / entry["file"]
+            return folder / str(entry["file"])
     return _download(name, entry)
 
 
@@ -225,7 +225,7 @@ def _download(name: str, entry: Mapping[str, Any]) -> Path:
         raise FileNotFoundError(f"the model {name!r} is not on this machine; set {BASE_VARIABLE} to where models lie")
     url = f"{base.rstrip('/')}/{entry['file']}"
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - the user's own address
+        with urllib.request.urlopen(url, timeout=60) as answer:
             content = answer.read()
     except (urllib.error.URLError, ValueError, TimeoutError) as error:
         raise OSError(f"cannot download {url}: {error}") from None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -18,6 +18,8 @@ from attenua.cli import errors
 
 if TYPE_CHECKING:
     import torch  # at run time only where a device is chosen: the help of a command needs none
+
+    from attenua.tasks import Generation
 
 __all__ = [
     "OneOf",
@@ -27,6 +29,7 @@ __all__ = [
     "device_option",
     "emit",
     "json_option",
+    "load_model",
     "model_option",
     "overwrite_option",
     "progress",
@@ -36,8 +39,13 @@ __all__ = [
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Update = Callable[[int, int | None], None]
-"""Tells how far the work is: called with what is done so far and with the whole (None: as before, or not known)."""
+
+
+class Update(Protocol):
+    """Tells how far the work is."""
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """Take what is done so far, and the whole (None: as before, or not known)."""
 
 
 class OneOf(click.Choice[str]):
@@ -221,3 +229,16 @@ def _plain(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+
+
+def load_model(name: str | None, path: Path | None, device: str) -> Generation:
+    """Return the model that MODEL or `--model` names, on the device; ValueError where neither or both are given."""
+    if (name is None) == (path is None):
+        from attenua import weights
+
+        known = ", ".join(weights.catalogue())
+        given = "neither is given" if name is None else f"MODEL is {name!r} and --model is {str(path)!r}"
+        raise ValueError(f"one of MODEL ({known}) and --model PATH is needed: {given}")
+    from attenua.tasks import load
+
+    return load(str(path) if path is not None else str(name), resolve_device(device))

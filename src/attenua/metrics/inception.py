@@ -39,7 +39,9 @@ class InceptionFeatures(nn.Module):
         if batch < 1:
             raise ValueError(f"the batch of the Inception network must be at least 1, not {batch}")
         self.batch = batch
-        self.network = _load(package_file(_PACKAGE, _FILE, _SHA256)).eval().requires_grad_(False)
+        self.network = _load(package_file(_PACKAGE, _FILE, _SHA256)).eval()
+        for parameter in self.network.parameters():  # a ScriptModule has no requires_grad_
+            parameter.requires_grad_(False)
 
     def forward(self, images: Bytes) -> Vectors:
         """See the class. Raises ValueError for other pictures, and after a cast of the weights to another type."""

@@ -102,7 +102,7 @@ class ResidualBlock(nn.Module):
         self, inputs: int, outputs: int, embedding: int, *, norm: str, dropout: float, resample: str = "none"
     ) -> None:
         super().__init__()
-        self.resize = {"none": nn.Identity(), "down": halve, "up": double}[resample]
+        self.resample = resample
         self.norm1 = normalisation(norm, inputs)
         self.conv1 = convolution(inputs, outputs, 3)
         self.modulate = dense(embedding, 2 * outputs, gain=0.0)
@@ -111,8 +111,14 @@ class ResidualBlock(nn.Module):
         self.conv2 = convolution(outputs, outputs, 3, gain=0.0)
         self.shortcut = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
-    def forward(self, x: Images, embedding: Vectors) -> Images:
-        """Return [B, outputs, H, W] from x, [B, inputs, H, W], and embedding, [B, E]."""
+    def resize(self, x: Images) -> Images:
+        """Return x at the block's output size."""
+        if self.resample == "none":
+            return x
+        return halve(x) if self.resample == "down" else double(x)
+
+    def forward(self, x: Tensor, embedding: Vectors) -> Tensor:
+        """Return [B, outputs, H', W'] from x, [B, inputs, H, W], and embedding, [B, E]."""
         h = self.conv1(self.resize(F.silu(self.norm1(x))))
         scale, shift = self.modulate(embedding)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
         h = F.silu(torch.addcmul(shift, self.norm2(h), scale + 1))
@@ -136,7 +142,8 @@ class Attention(nn.Module):
         qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
         q, k, v = qkv.transpose(-1, -2).unbind(dim=1)
         h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
+        added: Tensor = self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
+        return x + added
 
 
 class SpatialSplit(nn.Module):
@@ -156,7 +163,8 @@ class SpatialSplit(nn.Module):
         """Return x plus its gated branch, [B, C, H, W]."""
         h = self.conv(F.silu(self.norm(x)))
         summary = torch.cat([h.mean(dim=1, keepdim=True), h.amax(dim=1, keepdim=True)], dim=1)
-        return x + h * torch.sigmoid(self.gate(summary))
+        gated: Tensor = h * torch.sigmoid(self.gate(summary))
+        return x + gated
 
 
 class TimeEmbedding(nn.Module):

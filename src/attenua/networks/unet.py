@@ -46,7 +46,7 @@ class Stage(nn.Module):
 
 
 class Resample(nn.Module):
-    """A change of size by two ("down" or "up"): one convolution, or a residual block where the configuration says so."""
+    """A change of size by two ("down" or "up"): a convolution, or a residual block where the configuration says so."""
 
     def __init__(self, inputs: int, outputs: int, direction: str, config: NetworkConfig) -> None:
         super().__init__()
@@ -151,13 +151,15 @@ class UNet(nn.Module):
     @property
     def multiple(self) -> int:
         """What H and W must be multiples of, in pixels."""
-        return self.config.patch * 2 ** (len(self.config.multipliers) - 1)
+        return int(self.config.patch * 2 ** (len(self.config.multipliers) - 1))
 
     def embed(self, time: Tensor, condition: Condition) -> Vectors:
         """Return the embedding [B, E] of times and labels. Raises ValueError on labels missing or not wanted."""
         embedding: Tensor = self.time(time)
         if (self.classes is None) != (condition.labels is None):
-            wanted = "takes no class labels" if self.classes is None else f"needs labels of {self.config.classes} classes"
+            wanted = (
+                "takes no class labels" if self.classes is None else f"needs labels of {self.config.classes} classes"
+            )
             raise ValueError(f"this network {wanted}")
         if self.classes is not None:
             embedding = embedding + self.classes(condition.labels)
@@ -170,7 +172,9 @@ class UNet(nn.Module):
     def forward(self, x: Images, time: Tensor, condition: Condition | None = None) -> tuple[Tensor, ...]:
         """Return the raw heads; see the class."""
         if x.shape[-2] % self.multiple or x.shape[-1] % self.multiple:
-            raise ValueError(f"a state of {x.shape[-2]} x {x.shape[-1]} pixels; sides must be multiples of {self.multiple}")
+            raise ValueError(
+                f"a state of {x.shape[-2]} x {x.shape[-1]} pixels; sides must be multiples of {self.multiple}"
+            )
         embedding = self.embed(time, condition or Condition())
         h = self.input(F.pixel_unshuffle(x, self.config.patch) if self.config.patch > 1 else x)
         skips = [h] if self.config.skips == "all" else []
@@ -189,4 +193,3 @@ class UNet(nn.Module):
         if len(self.decoders) == 2 and self.heads == 3:
             raw = [raw[0], raw[2], raw[1]]  # decoder one: image, slope; decoder two: noise
         return tuple(raw)
-

@@ -18,7 +18,26 @@ from attenua.process.noise import NOISES, Linear, Noise, Wiener, noise
 from attenua.process.process import Prediction, Process
 
 __all__ = [
-    "COMBINATIONS", "LAWS", "NOISES", "PRECONDITIONS", "Constant", "Custom", "Exponential", "FreeSlope", "Law", "Linear",
-    "LinearFalling", "LinearRising", "Noise", "Precondition", "Prediction", "Process", "Quadratic", "SquareRoot",
-    "Wiener", "law", "noise", "precondition",
-]  # fmt: skip
+    "COMBINATIONS",
+    "LAWS",
+    "NOISES",
+    "PRECONDITIONS",
+    "Constant",
+    "Custom",
+    "Exponential",
+    "FreeSlope",
+    "Law",
+    "Linear",
+    "LinearFalling",
+    "LinearRising",
+    "Noise",
+    "Precondition",
+    "Prediction",
+    "Process",
+    "Quadratic",
+    "SquareRoot",
+    "Wiener",
+    "law",
+    "noise",
+    "precondition",
+]

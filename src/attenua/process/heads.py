@@ -132,7 +132,8 @@ class TwoHeads(Precondition):
 class Rule(TwoHeads):
     """The linear-Gaussian rule: every head's target has unit variance at every t (theory, section 3).
 
-    D = a^2 s_d^2 + sigma^2, x0_hat = (a s_d^2/D) x_t + (s_d sigma/sqrt D) F, eps_hat = (sigma/D) x_t + (s_d a/sqrt D) G.
+    D = a^2 s_d^2 + sigma^2, x0_hat = (a s_d^2/D) x_t + (s_d sigma/sqrt D) F,
+    eps_hat = (sigma/D) x_t + (s_d a/sqrt D) G.
     """
 
     name: ClassVar[str] = "rule"

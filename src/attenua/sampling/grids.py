@@ -104,7 +104,7 @@ class Karras(Ratio):
     def ratios(self, high: float, low: float, share: Tensor) -> Tensor:
         """Return the ratios."""
         top, bottom = high ** (1 / self.rho), low ** (1 / self.rho)
-        return (top + share * (bottom - top)) ** self.rho
+        return torch.pow(top + share * (bottom - top), self.rho)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.process import Prediction
-from attenua.sampling.grids import Grid, check, grid as grid_named
+from attenua.sampling.grids import Grid, check
+from attenua.sampling.grids import grid as grid_named
 from attenua.sampling.noise import ImageNoise
 from attenua.sampling.solvers import Multistep, Past, Solver
 from attenua.shapes import Bytes, Images
@@ -69,7 +70,7 @@ def sample(
     noise = ImageNoise(seed, numbers, shape[1:], model.device)
 
     def predict(x: Tensor, t: float) -> Prediction:
-        prediction = model(x, t, condition, combination=rule.combination)
+        prediction: Prediction = model(x, t, condition, combination=rule.combination)
         if rule.combination == "released":  # the published code clips pictures in every step
             mu = model.mu.view(1, -1, 1, 1)
             prediction = prediction._replace(x0=(prediction.x0 + mu).clamp(-1, 1) - mu)

@@ -138,7 +138,7 @@ class Multistep(Solver):
     ) -> Tensor:
         """Return x_u with x0 extrapolated from this call and the one before, linearly in lambda = ln(a / sigma)."""
         x0 = predict(x, t)
-        if history and 0 < u and history[0].t < 1:
+        if history and u > 0 and history[0].t < 1:
             here = float(process.log_snr(t))
             width = float(process.log_snr(u)) - here
             before = here - float(process.log_snr(history[0].t))
@@ -154,7 +154,7 @@ SOLVERS: dict[str, type[Solver]] = {rule.name: rule for rule in (Multistep, Flow
 
 
 def solver(name: str, eta: float | None = None) -> Solver:
-    """Return the solver of that name; eta None is the solver's own. Raises ValueError on an unknown name or unfit eta."""
+    """Return the solver of that name; eta None is its own. Raises ValueError on an unknown name or an unfit eta."""
     if name not in SOLVERS:
         raise ValueError(f"unknown solver {name!r}; known: {', '.join(SOLVERS)}")
     rule = SOLVERS[name]

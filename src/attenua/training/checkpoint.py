@@ -55,4 +55,6 @@ def read(path: Path) -> Checkpoint:
             values = json.loads((file.metadata() or {})["attenua"])
             return Checkpoint({key: file.get_tensor(key) for key in file.keys()}, values)  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"the checkpoint {path} is damaged ({error}); remove it to go on from the one before") from None
+        raise ValueError(
+            f"the checkpoint {path} is damaged ({error}); remove it to go on from the one before"
+        ) from None

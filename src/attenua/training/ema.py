@@ -27,7 +27,7 @@ def exponent(width: float) -> float:
 
 def decay(width: float, images: int, batch: int) -> float:
     """Return the factor on the old average in the step that ends at `images`: (1 - batch/images)^(gamma + 1)."""
-    return (1 - batch / images) ** (exponent(width) + 1)
+    return float((1 - batch / images) ** (exponent(width) + 1))
 
 
 class Average:
@@ -47,7 +47,7 @@ class Average:
 
 @dataclass(frozen=True)
 class Profile:
-    """The weight of every moment of training in an average: (gamma + 1) tau^gamma / images^(gamma + 1) on [0, images]."""
+    """The weight of a moment tau of training in an average: (gamma + 1) tau^gamma / images^(gamma + 1)."""
 
     images: float
     gamma: float
@@ -57,7 +57,7 @@ class Profile:
         first = min(self.images, other.images)
         power = self.gamma + other.gamma + 1
         scale = (first / self.images) ** self.gamma * (first / other.images) ** other.gamma
-        return (self.gamma + 1) * (other.gamma + 1) / power * scale * first / (self.images * other.images)
+        return float((self.gamma + 1) * (other.gamma + 1) / power * scale * first / (self.images * other.images))
 
 
 def reconstruction(stored: Sequence[tuple[int, float]], images: int, width: float) -> list[float]:

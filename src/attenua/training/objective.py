@@ -87,7 +87,9 @@ class Objective(nn.Module):
         raw = tuple(head.to(x0.dtype) for head in self.model.raw(x_t, t, condition))
         if self.config.weights == "unit":
             targets = self.model.precondition.targets(x0, eps, t, slope)
-            loss = sum((_mean_square(head - target) for head, target in zip(raw, targets, strict=True)), x0.new_zeros(()))
+            loss = sum(
+                (_mean_square(head - target) for head, target in zip(raw, targets, strict=True)), x0.new_zeros(())
+            )
         else:
             loss = self._estimates(x0, eps, x_t, t, raw)
         if self.config.l1 or self.config.perceptual:

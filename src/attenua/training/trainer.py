@@ -29,7 +29,16 @@ from attenua.training.distributed import World
 from attenua.training.ema import Average, reconstruction
 from attenua.training.objective import Distance, Objective
 
-FREE_TO_CHANGE = ("log_every", "checkpoint_every", "keep", "sample_every", "fid_every", "fid_samples", "compile", "micro_batch")
+FREE_TO_CHANGE = (
+    "log_every",
+    "checkpoint_every",
+    "keep",
+    "sample_every",
+    "fid_every",
+    "fid_samples",
+    "compile",
+    "micro_batch",
+)
 """Training fields that a run may change when it resumes: they do not touch the weights."""
 
 CHECK_EVERY = 20
@@ -80,14 +89,16 @@ def resolve(config: Config, device: torch.device) -> Config:
     if precision == "auto":
         precision = "bfloat16" if has_bfloat16(device) else "float32"
     if precision == "bfloat16" and not has_bfloat16(device):
-        raise ValueError(f"training.precision is bfloat16, but {device} has no units for it; allowed: float32, float64, auto")
+        raise ValueError(
+            f"training.precision is bfloat16, but {device} has no units for it; allowed: float32, float64, auto"
+        )
     if compiled is None:
         compiled = device.type == "cuda"
     return replace(config, training=replace(config.training, precision=precision, compile=compiled))
 
 
 def data_config(config: Config, data: ImageSet) -> Config:
-    """Return the configuration with the data's deviation s_d. Raises ValueError where pictures do not fit the network."""
+    """Return the configuration with the data's deviation s_d; ValueError where pictures do not fit the network."""
     network = config.model.network
     shape = tuple(data.images.shape[1:])
     if shape != (network.channels, network.image_size, network.image_size):
@@ -161,6 +172,8 @@ class Trainer:
         self.step, self.seen, self.seconds = 0, 0, 0.0
         self.stopping = False
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._loss = self._broken = torch.zeros(())
+        self._steps = 0
         self._reset_loss()
         self._resume()
 
@@ -241,7 +254,7 @@ class Trainer:
     # ---- the run --------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Train to the end, or until `stop`; True if the run is complete. Raises TrainingError on a loss that is no number."""
+        """Train to the end, or until `stop`; True if it is complete. Raises TrainingError on a loss that is NaN."""
         training = self.config.training
         self.model.train()
         self._clock = time.monotonic()
@@ -378,7 +391,7 @@ class Trainer:
             self._tick()
         if self.world.leads:
             self._write_config()
-            tensors = {f"network.{key}": value for key, value in self.parameters.items()}
+            tensors: dict[str, Tensor] = {f"network.{key}": value for key, value in self.parameters.items()}
             for average in self.averages:
                 tensors |= {
                     f"ema{average.width:g}.{key}": value
@@ -393,9 +406,7 @@ class Trainer:
                 "config": to_dict(self.config),
                 "data_sha256": self.data_sha256,
             }
-            checkpoint.write(
-                self.run_dir, self.seen, checkpoint.Checkpoint(tensors, values), self.config.training.keep
-            )
+            checkpoint.write(self.run_dir, self.seen, checkpoint.Checkpoint(tensors, values), self.config.training.keep)
         self.world.barrier()
 
     @property
