@@ -1,24 +1,25 @@
-"""Atomic writes: a file is there whole, or it is not there."""
+"""Atomic writes: a file is there whole, or as it was."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one in the same folder, fsync and os.replace; nothing is left on failure."""
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file in one step: whatever interrupts it, `path` is either as it was or complete.
+
+    The bytes go to a temporary file in the same folder, which is made if need be, and reach the disk before the name
+    does. Raises OSError where the file cannot be written; nothing is left then.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
+        with temporary.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise

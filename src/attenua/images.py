@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import pad
+
+from attenua.files import write_bytes
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "decode", "grid", "is_image", "list_images", "read", "write"]
 
@@ -129,21 +130,8 @@ def write(
         entries.add_itxt(key, value)
     buffer = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(buffer, "PNG", pnginfo=entries)
-    _replace(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
     return path
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside the file, then take its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def grid(images: Tensor, columns: int | None = None, scale: int = 1, padding: int = 2) -> Tensor:

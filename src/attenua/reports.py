@@ -13,6 +13,7 @@ from io import FileIO
 from pathlib import Path
 
 from attenua._version import __version__
+from attenua.files import write_bytes
 
 __all__ = [
     "Row",
@@ -22,7 +23,6 @@ __all__ = [
     "machine",
     "read_lines",
     "versions",
-    "write_bytes",
     "write_report",
 ]
 
@@ -165,24 +165,6 @@ def read_lines(path: str | Path) -> list[dict[str, object]]:
             raise ValueError(f"line {number} of {path} is not a JSON object")
         events.append(event)
     return events
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file in one step: whatever interrupts it, `path` is either as it was or complete.
-
-    Makes the folder. Raises OSError where the file cannot be written.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _json(values: Mapping[str, object], indent: int | None = None) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attenua.config import ModelConfig, SamplingConfig, from_dict, to_dict
-from attenua.files import write_atomic
+from attenua.files import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +102,7 @@ def write(path: Path, weights: Weights, kind: str = "float32", *, overwrite: boo
         "sampling": to_dict(weights.sampling),
         "record": dict(weights.record),
     }
-    write_atomic(path, save(stored, metadata={"attenua": json.dumps(description, sort_keys=True)}))
+    write_bytes(path, save(stored, metadata={"attenua": json.dumps(description, sort_keys=True)}))
     return path
 
 
@@ -233,5 +233,5 @@ def _download(name: str, entry: Mapping[str, Any]) -> Path:
     if digest != entry["sha256"]:
         raise ValueError(f"{url} has SHA-256 {digest}; expected {entry['sha256']}")
     path = cache() / "models" / str(entry["file"])
-    write_atomic(path, content)
+    write_bytes(path, content)
     return path

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from attenua.data.download import download, write_bytes
+from attenua.data.download import download
+from attenua.files import write_bytes
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(DATA).hexdigest()

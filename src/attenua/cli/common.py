@@ -63,10 +63,17 @@ def device_option(command: Command) -> Command:
 
 
 def seed_option(command: Command) -> Command:
-    """Add `--seed` (parameter `seed`, 0 or greater)."""
-    line = "Seed of everything random; the same seed gives the same result."
-    kind = click.IntRange(0, 2**63 - 1)
-    return click.option("--seed", type=kind, default=0, show_default=True, metavar="N", help=line)(command)
+    """Add `--seed` (parameter `seed`, from 0 to 2^63 - 1: what torch's generators take)."""
+    line = "Seed of everything random, from 0; the same seed gives the same result."
+
+    def check(ctx: click.Context, param: click.Parameter, value: int) -> int:
+        if not 0 <= value < 2**63:
+            raise click.BadParameter(f"{value} is not from 0 to 2^63 - 1", ctx, param)
+        return value
+
+    return click.option("--seed", type=int, default=0, show_default=True, metavar="N", callback=check, help=line)(
+        command
+    )
 
 
 def json_option(command: Command) -> Command:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attenua.data.download import Progress, check, download, write_bytes
+from attenua.data.download import Progress, check, download
 from attenua.data.imageset import ImageSet
+from attenua.files import write_bytes
 
 __all__ = ["CLASSES", "SPLITS", "TERMS", "fetch", "find", "load"]
 

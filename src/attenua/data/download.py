@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attenua._version import __version__
 
-__all__ = ["Progress", "check", "download", "write_bytes"]
+__all__ = ["Progress", "check", "download"]
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done and the bytes in all (None: not known)."""
@@ -38,19 +38,6 @@ def check(path: Path, *, sha256: str | None = None, md5: str | None = None) -> N
             found = hashlib.file_digest(file, algorithm).hexdigest()
         if found != expected.lower():
             raise ValueError(f"{path} has the {algorithm} sum {found}, not {expected.lower()} as it should")
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in one step: whatever interrupts it, `path` is either as it was or complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def download(

@@ -10,8 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from attenua.reports import write_bytes
-from attenua.shapes import Vectors
+from attenua.files import write_bytes
 
 __all__ = ["Statistics", "frechet_distance", "kernel_distance", "read_tensors"]
 
@@ -43,7 +42,7 @@ class Statistics:
             raise ValueError(f"a covariance needs at least 2 feature vectors, not {self.count}")
         return self.scatter / (self.count - 1)
 
-    def update(self, vectors: Vectors) -> None:
+    def update(self, vectors: Tensor) -> None:
         """Take in a batch [B, D], of any float type, on any device.
 
         Raises ValueError for another D and for NaN or infinite entries; the statistics are then as before.
@@ -157,7 +156,7 @@ def _factor(covariance: Tensor) -> Tensor:
 
 
 def kernel_distance(
-    x: Vectors, y: Vectors, *, subsets: int = 100, size: int = 1000, seed: int = 0
+    x: Tensor, y: Tensor, *, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """KID: the squared maximum mean discrepancy of two sets of features, (mean, deviation) over random subsets.
 

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from attenua.files import write_bytes
 from attenua.metrics.frechet import Statistics, frechet_distance, kernel_distance, read_tensors
-from attenua.reports import write_bytes
 from attenua.shapes import Bytes, Vectors
 
 __all__ = ["Extractor", "FeatureSample", "Progress", "Reference", "score"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from attenua.shapes import Bytes, Images, Vectors
+from attenua.shapes import Images, Vectors
 
 __all__ = ["InceptionFeatures", "package_file", "resize"]
 
@@ -43,7 +43,7 @@ class InceptionFeatures(nn.Module):
         for parameter in self.network.parameters():  # a ScriptModule has no requires_grad_
             parameter.requires_grad_(False)
 
-    def forward(self, images: Bytes) -> Vectors:
+    def forward(self, images: Tensor) -> Vectors:
         """See the class. Raises ValueError for other pictures, and after a cast of the weights to another type."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 [B, 3, H, W], not {images.dtype} {list(images.shape)}")
@@ -61,7 +61,7 @@ class InceptionFeatures(nn.Module):
         return features
 
 
-def resize(images: Images, side: int) -> Images:
+def resize(images: Images, side: int) -> Tensor:
     """Float pictures [B, C, H, W] to [B, C, side, side] by TF1's bilinear rule, which FID's reference code uses.
 
     Pixel i of the result lies at i * H / side in the source (no half-pixel shift, no smoothing, no rounding of values);

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
+from attenua.files import write_bytes
 from attenua.metrics.frechet import read_tensors
 from attenua.metrics.inception import package_file
-from attenua.reports import write_bytes
-from attenua.shapes import Images, Times
+from attenua.shapes import Times
 
 __all__ = ["NETS", "Perceptual", "convert"]
 
@@ -69,7 +69,7 @@ class Perceptual(nn.Module):
         _fill(self, convert(net, cache))
         self.requires_grad_(False)
 
-    def forward(self, x: Images, y: Images) -> Times:
+    def forward(self, x: Tensor, y: Tensor) -> Times:
         """See the class. Raises ValueError for pictures of two shapes, of another form, or too small."""
         if x.shape != y.shape or x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"LPIPS compares two batches [B, 3, H, W], not {list(x.shape)} and {list(y.shape)}")

@@ -150,9 +150,9 @@ class Exponential(Law):
         return torch.expm1(-self.rate * t) / math.expm1(-self.rate)
 
     def a(self, t: Tensor) -> Tensor:
-        """Return (e^(-kt) - e^(-k)) / (1 - e^(-k)), written from t = 1 so that it does not cancel."""
+        """Return (e^(-kt) - e^(-k)) / (1 - e^(-k)), with e^(-kt) taken out: no cancellation, no overflow for large k."""
         k = self.rate
-        return math.exp(-k) * torch.expm1(k * (1 - t)) / -math.expm1(-k)
+        return torch.exp(-k * t) * torch.expm1(-k * (1 - t)) / math.expm1(-k)
 
     def dm(self, t: Tensor) -> Tensor:
         """Return k e^(-kt) / (1 - e^(-k))."""
@@ -184,7 +184,7 @@ class Custom(Law):
         grid = torch.linspace(0, 1, 1001, dtype=torch.float64)
         values = self.m(grid)
         ends = (float(values[0]), float(values[-1]))
-        if abs(ends[0]) > self.tolerance or abs(ends[1] - 1) > self.tolerance:
+        if not (abs(ends[0]) <= self.tolerance and abs(ends[1] - 1) <= self.tolerance):  # a NaN is refused, too
             raise ValueError(f"law {self.label!r} has m(0) = {ends[0]:g} and m(1) = {ends[1]:g}; they must be 0 and 1")
         if not bool((values.diff() > 0).all()):
             at = float(grid[int(values.diff().argmin())])
@@ -195,16 +195,19 @@ class Custom(Law):
         return self.function(t)
 
     def a(self, t: Tensor) -> Tensor:
-        """Return the user's remainder, or 1 - m(t)."""
-        return 1 - self.function(t) if self.remainder is None else self.remainder(t)
+        """Return the user's remainder, or 1 - m(t), not below 0 where m(1) is rounded to more than 1."""
+        return torch.clamp(1 - self.function(t), min=0) if self.remainder is None else self.remainder(t)
 
     def dm(self, t: Tensor) -> Tensor:
-        """Return the user's derivative, or the automatic one."""
+        """Return the user's derivative, or the automatic one. Raises ValueError where torch cannot differentiate m."""
         if self.derivative is not None:
             return self.derivative(t)
-        with torch.enable_grad():
-            leaf = t.detach().clone().requires_grad_()
-            (slope,) = torch.autograd.grad(self.m(leaf).sum(), leaf)
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = t.clone().detach().requires_grad_()
+            values = self.m(leaf)
+            if not values.requires_grad:
+                raise ValueError(f"law {self.label!r} cannot be differentiated by torch; give its derivative")
+            (slope,) = torch.autograd.grad(values.sum(), leaf)
         return slope
 
 

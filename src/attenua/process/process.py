@@ -159,7 +159,7 @@ class Process:
             t = ratio / (1 + ratio)
         else:
             t = self._search(ratio)
-        return torch.where(torch.isinf(ratio), torch.ones_like(ratio), t)
+        return torch.where(torch.isinf(ratio), torch.ones_like(ratio), torch.where(ratio == 0, ratio, t))
 
     def _search(self, ratio: Tensor) -> Tensor:
         low = torch.full_like(ratio, -80.0)

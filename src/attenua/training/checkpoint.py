@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from attenua.files import write_atomic
+from attenua.files import write_bytes
 
 PATTERN = "checkpoint-*.safetensors"
 
@@ -37,7 +37,7 @@ def write(folder: Path, images: int, checkpoint: Checkpoint, keep: int) -> Path:
     """
     path = folder / name(images)
     tensors = {key: value.detach().cpu().contiguous() for key, value in checkpoint.tensors.items()}
-    write_atomic(path, save(tensors, metadata={"attenua": json.dumps(dict(checkpoint.values))}))
+    write_bytes(path, save(tensors, metadata={"attenua": json.dumps(dict(checkpoint.values))}))
     for old in sorted(folder.glob(PATTERN))[:-keep]:
         old.unlink()
     return path

@@ -20,7 +20,7 @@ from attenua import images as pictures
 from attenua import reports, weights
 from attenua.config import Config, TrainingConfig, from_dict, to_dict
 from attenua.data import ImageSet, augment
-from attenua.files import write_atomic
+from attenua.files import write_bytes
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.sampling import sample, solver, to_bytes
@@ -257,6 +257,7 @@ class Trainer:
         """Train to the end, or until `stop`; True if it is complete. Raises TrainingError on a loss that is NaN."""
         training = self.config.training
         self.model.train()
+        self.run_dir.mkdir(parents=True, exist_ok=True)
         self._clock = time.monotonic()
         while self.seen < training.images and not self._told_to_stop():
             loss = self.train_step()
@@ -419,7 +420,7 @@ class Trainer:
     def _write_config(self) -> None:
         path = self.run_dir / "config.json"
         if not path.exists():
-            write_atomic(path, json.dumps(to_dict(self.config), indent=2).encode())
+            write_bytes(path, json.dumps(to_dict(self.config), indent=2).encode())
 
     def _resume(self) -> None:
         """Take up the newest checkpoint of the run folder, if there is one."""
