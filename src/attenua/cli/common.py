@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import click
 
@@ -41,6 +41,7 @@ __all__ = [
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+@runtime_checkable  # so that the tests' type checker can see it
 class Update(Protocol):
     """Tells how far the work is."""
 
