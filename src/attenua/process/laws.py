@@ -150,7 +150,7 @@ class Exponential(Law):
         return torch.expm1(-self.rate * t) / math.expm1(-self.rate)
 
     def a(self, t: Tensor) -> Tensor:
-        """Return (e^(-kt) - e^(-k)) / (1 - e^(-k)), with e^(-kt) taken out: no cancellation, no overflow for large k."""
+        """Return (e^(-kt) - e^(-k)) / (1 - e^(-k)), with e^(-kt) taken out: it neither cancels nor overflows."""
         k = self.rate
         return torch.exp(-k * t) * torch.expm1(-k * (1 - t)) / math.expm1(-k)
 
