@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
 import safetensors.torch
 import torch
@@ -77,7 +76,7 @@ class Statistics:
         write_bytes(path, safetensors.torch.save(self.tensors(), self.metadata()))
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> Statistics:
         """Read what `save` wrote. Raises FileNotFoundError, or ValueError for any other kind of file."""
         return cls.from_tensors(*read_tensors(path), path)
 
@@ -91,7 +90,7 @@ class Statistics:
         return {"format": _FORMAT, "count": str(self.count), **own}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], metadata: dict[str, str], path: str | Path) -> Self:
+    def from_tensors(cls, tensors: dict[str, Tensor], metadata: dict[str, str], path: str | Path) -> Statistics:
         """Rebuild from `tensors` and `metadata`, as they were read from `path` (for errors). Raises ValueError."""
         mean, scatter = (tensors.get(name) for name in _NAMES)
         count = metadata.get("count", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import safetensors.torch
@@ -25,6 +25,7 @@ Progress = Callable[[int], None]
 """Called after every batch with the pictures done so far."""
 
 
+@runtime_checkable
 class Extractor(Protocol):
     """What turns pictures into features, such as `InceptionFeatures`."""
 
@@ -78,14 +79,14 @@ class Reference:
     @classmethod
     def compute(
         cls,
-        batches: Iterable[Bytes],
+        batches: Iterable[Tensor],
         extractor: Extractor,
         *,
         data: str,
         sha256: str,
         kept: int = KEPT,
         progress: Progress | None = None,
-    ) -> Self:
+    ) -> Reference:
         """Stream through the real pictures (uint8 [B, C, H, W]), keeping `kept` features of them.
 
         data, sha256: the data's name and SHA-256 (hex). Raises ValueError where there are no pictures.
@@ -98,14 +99,14 @@ class Reference:
     def cached(
         cls,
         folder: str | Path,
-        batches: Callable[[], Iterable[Bytes]],
+        batches: Callable[[], Iterable[Tensor]],
         extractor: Extractor,
         *,
         data: str,
         sha256: str,
         kept: int = KEPT,
         progress: Progress | None = None,
-    ) -> Self:
+    ) -> Reference:
         """The reference out of `folder`, where it is kept by features, data's sum and `kept`; else compute and keep it.
 
         batches: called only if there is work. Raises ValueError for a damaged file (remove it), OSError where the
@@ -130,7 +131,7 @@ class Reference:
         write_bytes(path, safetensors.torch.save(tensors, self.statistics.metadata()))
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> Reference:
         """Read what `save` wrote. Raises FileNotFoundError, or ValueError for any other kind of file."""
         tensors, metadata = read_tensors(path)
         statistics = Statistics.from_tensors(tensors, metadata, path)
@@ -141,7 +142,7 @@ class Reference:
 
 
 def score(
-    batches: Iterable[Bytes],
+    batches: Iterable[Tensor],
     reference: Reference,
     extractor: Extractor,
     *,
@@ -172,7 +173,7 @@ def score(
 
 
 def _stream(
-    batches: Iterable[Bytes], extractor: Extractor, statistics: Statistics, kept: int, progress: Progress | None
+    batches: Iterable[Tensor], extractor: Extractor, statistics: Statistics, kept: int, progress: Progress | None
 ) -> Tensor:
     """Feed every batch's features to the statistics and return a sample of them, float32 [min(kept, N), D]."""
     sample = FeatureSample(extractor.num_features, kept=kept)
