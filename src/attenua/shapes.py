@@ -25,7 +25,7 @@ else:
     else:
         Images = Float[Tensor, "B C H W"]
         Bytes = UInt8[Tensor, "B C H W"]
-        Times = Float[Tensor, "*B"]
+        Times = Float[Tensor, "*T"]
         Labels = Int[Tensor, "B"]
         Vectors = Float[Tensor, "B D"]
 

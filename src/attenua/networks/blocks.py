@@ -82,12 +82,12 @@ def normalisation(kind: str, channels: int) -> nn.Module:
     return GroupNorm(channels) if kind == "group" else RMSNorm(channels)
 
 
-def halve(x: Images) -> Images:
+def halve(x: Tensor) -> Tensor:
     """Return means of 2 x 2 pixels, [B, C, H/2, W/2]."""
     return F.avg_pool2d(x, 2)
 
 
-def double(x: Images) -> Images:
+def double(x: Tensor) -> Tensor:
     """Return every pixel four times, [B, C, 2H, 2W]."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
@@ -111,7 +111,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = convolution(outputs, outputs, 3, gain=0.0)
         self.shortcut = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
-    def resize(self, x: Images) -> Images:
+    def resize(self, x: Tensor) -> Tensor:
         """Return x at the block's output size."""
         if self.resample == "none":
             return x

@@ -39,7 +39,7 @@ class Stage(nn.Module):
         attends = size in config.attention
         self.attention = Attention(outputs, config.heads, norm=config.norm) if attends else nn.Identity()
 
-    def forward(self, x: Images, embedding: Vectors) -> Images:
+    def forward(self, x: Tensor, embedding: Vectors) -> Tensor:
         """Return [B, outputs, H, W]."""
         result: Tensor = self.attention(self.block(x, embedding))
         return result
@@ -61,7 +61,7 @@ class Resample(nn.Module):
             self.narrow = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
             self.change = convolution(outputs, outputs, 3, stride=2 if direction == "down" else 1)
 
-    def forward(self, x: Images, embedding: Vectors) -> Images:
+    def forward(self, x: Tensor, embedding: Vectors) -> Tensor:
         """Return [B, outputs, H/2, W/2] or [B, outputs, 2H, 2W]."""
         result: Tensor
         if self.residual:
@@ -99,7 +99,7 @@ class Decoder(nn.Module):
         self.norm = normalisation(config.norm, channels)
         self.out = convolution(channels, outputs * config.patch**2, 3, gain=0.0)
 
-    def forward(self, x: Images, skips: list[Tensor], embedding: Vectors) -> Images:
+    def forward(self, x: Tensor, skips: list[Tensor], embedding: Vectors) -> Tensor:
         """Return raw heads, [B, outputs, H, W]; skips are the encoder's, first to last."""
         remaining = list(skips)
         x = self.split(x)

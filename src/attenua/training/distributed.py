@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,15 @@ def connect(device: torch.device) -> World:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return World(dist.get_rank(), size, device)
+
+
+def replicate(module: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """Return the module with gradients averaged over the processes; its buffers are the same everywhere and stay so."""
+    ids = [device.index] if device.type == "cuda" else None
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # newer and older torch
+    constant: dict[str, Any] = {name: False}
+    return DistributedDataParallel(module, device_ids=ids, **constant)
 
 
 def disconnect() -> None:

@@ -24,7 +24,7 @@ from attenua.files import write_bytes
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.sampling import sample, solver, to_bytes
-from attenua.training import checkpoint
+from attenua.training import checkpoint, distributed
 from attenua.training.distributed import World
 from attenua.training.ema import Average, reconstruction
 from attenua.training.objective import Distance, Objective
@@ -156,8 +156,7 @@ class Trainer:
             self.model.network.compile()
         self.forward: torch.nn.Module = self.objective
         if self.world.size > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self.forward = DistributedDataParallel(self.objective, device_ids=ids, broadcast_buffers=False)
+            self.forward = distributed.replicate(self.objective, device)
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(),
             lr=training.rate,
@@ -428,9 +427,9 @@ class Trainer:
         if path is None:
             return
         stored = checkpoint.read(path)
-        _same_run(path, self.config, from_dict(Config, stored.values["config"]))
         if stored.values["data_sha256"] != self.data_sha256:
             raise ValueError(f"{path} was trained on other pictures; choose another run folder for these")
+        _same_run(path, self.config, from_dict(Config, stored.values["config"]))
         device = self.world.device
         names = [f"network.{key}" for key in self.parameters]
         weights.compare(
@@ -455,8 +454,8 @@ class Trainer:
 
     def _snapshot(self) -> None:
         """Keep every average at this moment, float16, for reconstruction after training."""
+        self._verify()
         if self.world.leads:
-            self._verify()
             for average in self.averages:
                 path = self.run_dir / "snapshots" / f"ema{average.width:g}-{self.seen:012d}.safetensors"
                 weights.write(path, self.describe(average.tensors, average.width), "float16")

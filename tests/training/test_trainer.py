@@ -1,0 +1,242 @@
+"""A run is a function of its configuration: killed, resumed, or spread over processes, it gives the same weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from attenua import reports, weights
+from attenua.model import AttenuationModel
+from attenua.training import Trainer, TrainingError, checkpoint, reconstruct
+from attenua.training.trainer import load_network, mix, rate, resolve
+from tests.training.common import config, pictures, weights_of
+
+ROOT = Path(__file__).resolve().parents[2]
+LAST = checkpoint.name(96)
+
+
+def worker(run: Path, *settings: str) -> list[str]:
+    return [sys.executable, "-m", "tests.training.worker", str(run), *settings]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    run = tmp_path_factory.mktemp("straight")
+    assert Trainer(config(), pictures(), run).run()
+    return run
+
+
+def test_a_killed_run_resumed_is_bit_equal_to_an_uninterrupted_one(straight: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(worker(tmp_path), cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 120
+        while checkpoint.newest(tmp_path) is None and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    left = checkpoint.newest(tmp_path)
+    assert left is not None
+    trainer = Trainer(config(), pictures(), tmp_path)
+    assert 0 < trainer.seen <= 96
+    assert trainer.run()
+    ours, theirs = weights_of(tmp_path / LAST), weights_of(straight / LAST)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_dropout_and_augmentation_resume_bit_equal_too(tmp_path: Path) -> None:
+    settings = [
+        "model.network.dropout=0.3",
+        "model.network.augment_labels=8",
+        "training.augment=0.5",
+        "training.images=48",
+    ]
+    Trainer(config(settings), pictures(), tmp_path / "whole").run()
+    first = Trainer(config(settings), pictures(), tmp_path / "parts")
+    step = first.train_step
+
+    def stopping() -> torch.Tensor:
+        loss = step()
+        if first.seen >= 24:
+            first.stop()
+        return loss
+
+    first.train_step = stopping  # type: ignore[method-assign]
+    assert not first.run()
+    assert Trainer(config(settings), pictures(), tmp_path / "parts").run()
+    ours, theirs = (
+        weights_of(tmp_path / "parts" / checkpoint.name(48)),
+        weights_of(tmp_path / "whole" / checkpoint.name(48)),
+    )
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_two_processes_with_half_the_batch_give_the_weights_of_one(straight: Path, tmp_path: Path) -> None:
+    environment = dict(
+        os.environ, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(20000 + os.getpid() % 20000), WORLD_SIZE="2"
+    )
+    processes = [
+        subprocess.Popen(worker(tmp_path), cwd=ROOT, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [process.wait(180) for process in processes] == [0, 0]
+    ours, theirs = weights_of(tmp_path / LAST), weights_of(straight / LAST)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-10, atol=1e-10, msg=name)
+
+
+def test_accumulated_micro_batches_give_the_weights_of_one_batch(straight: Path, tmp_path: Path) -> None:
+    Trainer(config(["training.micro_batch=3"]), pictures(), tmp_path).run()
+    ours, theirs = weights_of(tmp_path / LAST), weights_of(straight / LAST)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-9, atol=1e-10, msg=name)
+
+
+def test_training_lowers_the_loss_and_leaves_a_log(tmp_path: Path) -> None:
+    Trainer(
+        config(["training.images=1600", "training.rate=0.01", "training.log_every=160"]), pictures(), tmp_path
+    ).run()
+    lines = reports.read_lines(tmp_path / "metrics.jsonl")
+    losses = [float(str(line["loss"])) for line in lines]
+    assert losses[-1] < 0.8 * losses[0]
+    assert lines[-1]["images"] == 1600
+    assert lines[-1]["rate"] == 0
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["images"] == 1600
+
+
+def test_the_rate_warms_up_stays_and_reaches_zero() -> None:
+    plan = dataclasses.replace(config().training, images=1000, batch=10, warmup=100, constant=0.4, rate=2.0)
+    assert rate(plan, 0) == pytest.approx(0.2)
+    assert rate(plan, 90) == rate(plan, 400) == 2.0
+    assert rate(plan, 700) == pytest.approx(1.0)
+    assert rate(plan, 1000) == 0
+
+
+def test_every_pass_shows_every_picture_once() -> None:
+    trainer = Trainer(config(), pictures(), Path("unused"))
+    shown = torch.cat([trainer.indices(start, 8) for start in range(0, 96, 8)])
+    first, second = shown[:48], shown[48:]
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(48))
+    assert first.tolist() != second.tolist()
+    straddling = trainer.indices(44, 8)
+    assert straddling.tolist() == shown[44:52].tolist()
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    trainer = Trainer(config(), pictures(), tmp_path)
+    step = trainer.train_step
+
+    def poisoned() -> torch.Tensor:
+        loss = step()
+        return loss * float("nan") if trainer.seen >= 72 else loss
+
+    trainer.train_step = poisoned  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"NaN or infinite at image 72; the last good checkpoint is .*000064"):
+        trainer.run()
+    kept = checkpoint.newest(tmp_path)
+    assert kept is not None
+    assert kept.name == checkpoint.name(64)
+    assert all(bool(torch.isfinite(value).all()) for value in weights_of(kept).values())
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(config(), pictures(), tmp_path)
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if checkpoint.newest(tmp_path) is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.run()
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.glob(checkpoint.PATTERN)] == [checkpoint.name(32)]
+    assert not list(tmp_path.glob(".*"))
+    assert Trainer(config(), pictures(), tmp_path).seen == 32
+
+
+def test_only_the_newest_checkpoints_are_kept(straight: Path) -> None:
+    assert sorted(path.name for path in straight.glob(checkpoint.PATTERN)) == [checkpoint.name(64), LAST]
+
+
+def test_another_configuration_or_other_pictures_do_not_resume(straight: Path) -> None:
+    with pytest.raises(ValueError, match=r"training.rate \(0.002 there, 0.01 here\); choose another run folder"):
+        Trainer(config(["training.rate=0.01"]), pictures(), straight)
+    altered = pictures()
+    altered.images[0, 0, 0, 0] ^= 1
+    with pytest.raises(ValueError, match="other pictures"):
+        Trainer(config(), altered, straight)
+    assert Trainer(config(["training.log_every=32", "training.keep=5"]), pictures(), straight).seen == 96
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / checkpoint.name(64)).write_bytes(b"\0" * 100)
+    with pytest.raises(ValueError, match=r"checkpoint-000000000064.safetensors is damaged"):
+        Trainer(config(), pictures(), tmp_path)
+
+
+def test_pictures_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="the pictures are 3 x 16 x 16; this network takes 3 x 8 x 8"):
+        Trainer(config(), pictures(size=16), Path("unused"))
+    with pytest.raises(ValueError, match="has no labels"):
+        Trainer(config(["model.network.classes=4"]), pictures(), Path("unused"))
+
+
+def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attenua.training.trainer.has_bfloat16", lambda device: False)
+    with pytest.raises(ValueError, match="no units for it; allowed: float32, float64, auto"):
+        resolve(config(["training.precision=bfloat16"]), torch.device("cpu"))
+    assert resolve(config(["training.precision=auto"]), torch.device("cpu")).training.precision == "float32"
+
+
+def test_a_model_to_start_from_gives_its_weights_and_deviation(straight: Path, tmp_path: Path) -> None:
+    start = weights.read(straight / "model.safetensors")
+    trainer = Trainer(config(["training.rate=0.001"]), pictures(24), tmp_path, init=start)
+    assert trainer.config.model.s_d == start.config.s_d
+    name, value = next(iter(trainer.parameters.items()))
+    torch.testing.assert_close(value.detach().float(), start.tensors[f"network.{name}"])
+    with pytest.raises(ValueError, match=r"network.width \(8 there, 16 here\)"):
+        Trainer(config(["model.network.width=16"]), pictures(), tmp_path, init=start)
+
+
+def test_the_exported_model_is_the_average_and_says_how_it_was_made(straight: Path) -> None:
+    content = weights.read(straight / "model.safetensors")
+    averages = {key[8:]: value for key, value in weights_of(straight / LAST).items() if key.startswith("ema0.05.")}
+    for key, value in averages.items():
+        torch.testing.assert_close(content.tensors[f"network.{key}"].double(), value, rtol=1e-6, atol=1e-7)
+    assert content.record["images"] == 96
+    assert content.record["data"] == "smooth"
+    assert content.record["data_sha256"] == pictures().sha256()
+    load_network(AttenuationModel(content.config), content.tensors)
+
+
+def test_averages_of_other_widths_come_from_the_snapshots(straight: Path, tmp_path: Path) -> None:
+    same = reconstruct(straight, 0.05)
+    kept = weights.read(straight / "model.safetensors")
+    for name, value in kept.tensors.items():
+        torch.testing.assert_close(same.tensors[name], value, rtol=2e-3, atol=2e-4)  # snapshots are float16
+    assert reconstruct(straight, 0.08).record["ema"] == 0.08
+    with pytest.raises(ValueError, match="no snapshots"):
+        reconstruct(tmp_path, 0.05)
+
+
+def test_seeds_mix_into_unrelated_streams() -> None:
+    seeds = {mix(seed, stream, step) for seed in range(10) for stream in range(4) for step in range(100)}
+    assert len(seeds) == 4000
+    assert all(0 <= seed < 2**63 for seed in seeds)
