@@ -12,8 +12,10 @@ os.environ["MKL_NUM_THREADS"] = "1"
 
 from jaxtyping import install_import_hook
 
+import tests.checker
+
 assert "attenua" not in sys.modules, "attenua was imported before its annotations could be checked"
-install_import_hook("attenua", "beartype.beartype")
+install_import_hook("attenua", f"{tests.checker.__name__}.check")
 
 import random
 import socket
