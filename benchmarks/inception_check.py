@@ -24,16 +24,17 @@ def arguments() -> argparse.Namespace:
     """The flags of this script."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="data", help="folder that CIFAR-10 lies in")
-    parser.add_argument("--num", type=int, help="only so many pictures of either split (then the figures are no check)")
+    parser.add_argument("--num", type=int, help="only so many pictures of either split: no check, so no report either")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=256 if torch.cuda.is_available() else 8)
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, help=f"the report (default: results/{OUT.name}, or none with --num)")
     return parser.parse_args()
 
 
 def main() -> None:
     """Measure, print the rows, write the report."""
     args = arguments()
+    out = OUT if args.out is None and args.num is None else args.out
     extractor = InceptionFeatures(batch=args.batch).to(args.device)
     sets = {split: cifar10.load(args.data, split) for split in ("train", "test")}
     images = {split: found.images[: args.num] for split, found in sets.items()}
@@ -45,21 +46,21 @@ def main() -> None:
     def progress(done: int) -> None:
         print(f"\r{done} pictures", end="", file=sys.stderr, flush=True)
 
+    train, sha256 = sets["train"], sets["train"].sha256()
     start = time.perf_counter()
-    train = sets["train"]
-    reference = Reference.compute(
-        batches("train"),
-        extractor,
-        data=train.name,
-        sha256=train.sha256() if args.num is None else "",
-        progress=progress,
-    )
+    reference = Reference.compute(batches("train"), extractor, data=train.name, sha256=sha256, progress=progress)
     seconds = time.perf_counter() - start
     size = min(1000, *(len(part) for part in images.values()))
     found = score(batches("test"), reference, extractor, kid_size=size, progress=progress)
     print(file=sys.stderr)
 
-    own = {"data": "cifar10", "split": "train against test", "samples": len(images["test"]), "device": args.device}
+    own = {
+        "data": "cifar10",
+        "data_sha256": sha256,
+        "split": "train against test",
+        "samples": len(images["test"]),
+        "device": args.device,
+    }
     rows = [{"metric": name, "value": found[name], **own} for name in ("fid", "kid", "kid_deviation") if name in found]
     for row in rows:
         row["reference_samples"] = len(images["train"])
@@ -76,7 +77,8 @@ def main() -> None:
         "kid_size": size,
         "threads": torch.get_num_threads(),
     }
-    write_report(args.out, "inception_check", rows, protocol)
+    if out is not None:
+        write_report(out, "inception_check", rows, protocol)
     for row in rows:
         print(*(f"{key}={value}" for key, value in row.items()))
 

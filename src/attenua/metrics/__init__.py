@@ -1,1 +1,1 @@
-""
+"""How good pictures are: FID, KID and LPIPS."""
