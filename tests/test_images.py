@@ -62,7 +62,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("attenua.images.os.fsync", full)
+    monkeypatch.setattr("attenua.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         images.write(path, noise(3, 4, 4, seed=1), overwrite=True)
     assert list(tmp_path.iterdir()) == [path]

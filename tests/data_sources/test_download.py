@@ -222,7 +222,7 @@ def test_bytes_are_written_in_one_step(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("attenua.data.download.os.fsync", full)
+    monkeypatch.setattr("attenua.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_bytes(tmp_path / "a", b"newer")
     assert names(tmp_path) == ["a"]
