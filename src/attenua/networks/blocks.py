@@ -59,7 +59,8 @@ class GroupNorm(nn.Module):
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             return F.group_norm(x, self.groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.epsilon)
         scale, shift = self.affine(x)
-        return x * scale.to(x.dtype) + shift.to(x.dtype)
+        # in the statistics' type, so that bfloat16 does not round the scale; one kernel once compiled
+        return (x * scale + shift).to(x.dtype)
 
 
 class RMSNorm(nn.Module):

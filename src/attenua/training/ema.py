@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ LARGEST_WIDTH = 0.28
 """Relative widths are below this: the profile with exponent 0 (a plain mean) has 1/sqrt(12) = 0.289."""
 
 
+@lru_cache
 def exponent(width: float) -> float:
     """Return the exponent gamma of the profile of a relative width (Karras et al. 2024, eq. 123 ff.).
 
