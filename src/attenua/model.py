@@ -60,7 +60,8 @@ class AttenuationModel(nn.Module):
         self.calls += 1
         time = as_time(t)
         seen = self.precondition.network_time(time).to(device=x_t.device, dtype=torch.float32).expand(x_t.shape[0])
-        raw: tuple[Tensor, ...] = self.network(x_t * spread(self.precondition.c_in(time), x_t), seen, condition)
+        state = (x_t * spread(self.precondition.c_in(time), x_t)).to(self.dtype)
+        raw: tuple[Tensor, ...] = self.network(state, seen, condition)
         return raw
 
     def forward(
@@ -81,11 +82,8 @@ class AttenuationModel(nn.Module):
         """
         from torch.utils.flop_counter import FlopCounterMode
 
-        config = self.config.network
         with torch.device("meta"):
-            network = UNet(config, self.precondition.heads).eval()
-            x = torch.empty(1, config.channels, config.image_size, config.image_size)
-            labels = torch.zeros(1, dtype=torch.long) if config.classes else None
+            network = UNet(self.config.network, self.precondition.heads).eval()
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                network(x, torch.zeros(1), Condition(labels=labels))
+                network(*network.example())
         return int(counter.get_total_flops())

@@ -12,8 +12,9 @@ from torch import Tensor
 class ImageNoise:
     """Standard normal draws for a batch of images, each from its own counter-based generator (Philox, 128-bit key).
 
-    seed: 0 <= seed < 2^64; indices: the images' numbers; shape: [C, H, W]. Every call gives the next draw, float32
-    [B, C, H, W], made on the CPU and moved, so that batch size, order and number of devices leave it bit-equal.
+    seed and indices (the images' numbers): 0 <= number < 2^64, ValueError otherwise; shape: [C, H, W]. Every call gives
+    the next draw, float32 [B, C, H, W], made on the CPU and moved, so that batch size, order and number of devices
+    leave it bit-equal.
     """
 
     def __init__(
@@ -21,6 +22,9 @@ class ImageNoise:
     ) -> None:
         if not 0 <= seed < 2**64:
             raise ValueError(f"seed is {seed}; allowed is a whole number from 0 to 2^64 - 1")
+        for index in indices:
+            if not 0 <= index < 2**64:
+                raise ValueError(f"image number {index}; allowed is a whole number from 0 to 2^64 - 1")
         self.seed, self.indices, self.shape = seed, list(indices), shape
         self.device = device or torch.device("cpu")
         self.draws = 0

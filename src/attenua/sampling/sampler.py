@@ -22,7 +22,7 @@ HISTORY = 3
 
 
 class Step(NamedTuple):
-    """What a callback sees after every network call's step: the step's number from 0, its t, the state and x0 there."""
+    """What a callback sees after every step: its number from 0, its t, the state x_t there, and x0 as seen in it."""
 
     step: int
     t: float
@@ -68,11 +68,11 @@ def sample(
     if len(numbers) != shape[0]:
         raise ValueError(f"{len(numbers)} indices for {shape[0]} images; there must be one an image")
     noise = ImageNoise(seed, numbers, shape[1:], model.device)
+    mu = model.mu.to(torch.float32).view(1, -1, 1, 1)  # the state is float32, whatever the network computes in
 
     def predict(x: Tensor, t: float) -> Prediction:
         prediction: Prediction = model(x, t, condition, combination=rule.combination)
         if rule.combination == "released":  # the published code clips pictures in every step
-            mu = model.mu.view(1, -1, 1, 1)
             prediction = prediction._replace(x0=(prediction.x0 + mu).clamp(-1, 1) - mu)
         return prediction
 
@@ -82,13 +82,13 @@ def sample(
     history: list[Past] = []
     try:
         for number, (t, u) in enumerate(zip(times, times[1:], strict=False)):
-            x = rule.step(model.process, predict, x, t, u, history, noise)
+            before, x = x, rule.step(model.process, predict, x, t, u, history, noise)
             del history[HISTORY:]
             if callback is not None:
-                callback(Step(number, t, x, history[0].prediction.x0))
+                callback(Step(number, t, before, history[0].prediction.x0))
     finally:
         model.train(training)
-    return (x + model.mu.view(1, -1, 1, 1)).clamp(-1, 1)
+    return (x + mu).clamp(-1, 1)
 
 
 def to_bytes(pictures: Images) -> Bytes:

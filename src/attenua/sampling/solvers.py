@@ -104,7 +104,8 @@ class Flow(Posterior):
 class Released(Posterior):
     """The published code's rule: the paper's x0 clipped to pictures, with the raw noise head, always stochastic.
 
-    For reproduction: x_t is no longer a x0 + sigma eps, so the step loses variance at few calls.
+    For reproduction: x_t is no longer a x0 + sigma eps, unless both heads agree. Like every step of the posterior it
+    loses variance at few calls: of Gaussian data of deviation 1, 0.53 is left after 6 calls and 0.82 after 21.
     """
 
     name: ClassVar[str] = "released"
