@@ -23,7 +23,10 @@ class NetworkConfig:
     skips "blocks" keeps one skip a block, "all" one more a level (the input or the downsampling) and one more block on
     the way up; resample: sizes change by one convolution, or by a residual block (BigGAN's); middle: residual blocks
     at a decoder's start, the first with attention where the last level attends; split: what parts the bottom features
-    for two decoders; norm "group" is GroupNorm with statistics in float32, "rms" RMSNorm a pixel.
+    for two decoders; norm "group" is GroupNorm with statistics in float32, "rms" RMSNorm a pixel. window: side of the
+    windows in which blocks attend, in pixels of their level (0: the whole picture). A condition picture of
+    condition_channels (0: none), condition_scale times smaller than the state, has an encoder of condition_blocks
+    blocks a level.
     """
 
     image_size: int = 32
@@ -43,6 +46,10 @@ class NetworkConfig:
     dropout: float = 0.1
     classes: int = 0
     augment_labels: int = 0
+    window: int = 0
+    condition_channels: int = 0
+    condition_scale: int = 1
+    condition_blocks: int = 2
 
     def __post_init__(self) -> None:
         positive = {"image_size", "channels", "width", "blocks", "heads", "patch"}
@@ -53,6 +60,12 @@ class NetworkConfig:
             raise ValueError(f"network.multipliers is {self.multipliers}; allowed are one or more numbers from 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"network.dropout is {self.dropout}; allowed is 0 <= dropout < 1")
+        if self.window < 0 or self.condition_channels < 0 or self.condition_blocks < 0:
+            raise ValueError("network.window, condition_channels and condition_blocks are whole numbers from 0")
+        if self.condition_channels and self.resample != "conv":
+            raise ValueError(f"network.resample is {self.resample!r}; with a condition picture it must be 'conv'")
+        if self.condition_scale < 1 or (self.condition_channels and self.patch % self.condition_scale):
+            raise ValueError(f"network.condition_scale is {self.condition_scale}; it must divide patch, {self.patch}")
         step = self.patch * 2 ** (len(self.multipliers) - 1)
         if self.image_size % step:
             raise ValueError(f"network.image_size is {self.image_size}; it must be a multiple of {step}")

@@ -127,24 +127,61 @@ class ResidualBlock(nn.Module):
         return result
 
 
-class Attention(nn.Module):
-    """Self-attention over all pixels, by scaled_dot_product_attention, added to its input."""
+class PlainBlock(nn.Module):
+    """norm, SiLU, 3x3, norm, SiLU, zero 3x3, plus the input: a residual block that is told nothing else."""
 
-    def __init__(self, channels: int, heads: int, *, norm: str) -> None:
+    def __init__(self, channels: int, *, norm: str) -> None:
+        super().__init__()
+        self.norm1 = normalisation(norm, channels)
+        self.conv1 = convolution(channels, channels, 3)
+        self.norm2 = normalisation(norm, channels)
+        self.conv2 = convolution(channels, channels, 3, gain=0.0)
+
+    def forward(self, x: Images) -> Images:
+        """Return [B, C, H, W]."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        added: Tensor = self.conv2(F.silu(self.norm2(h)))
+        return x + added
+
+
+class Attention(nn.Module):
+    """Self-attention by scaled_dot_product_attention, added to its input.
+
+    window: side of the square windows in which pixels attend to each other (0: over the whole picture); H and W must
+    then be multiples of it.
+    """
+
+    def __init__(self, channels: int, heads: int, *, norm: str, window: int = 0) -> None:
         super().__init__()
         self.heads = heads
+        self.window = window
         self.norm = normalisation(norm, channels)
         self.qkv = convolution(channels, 3 * channels, 1)
         self.out = convolution(channels, channels, 1, gain=0.0)
 
     def forward(self, x: Images) -> Images:
         """Return x + attention(x), [B, C, H, W]."""
+        added = self.attend(self.norm(x)) if not self.window else self._by_windows(self.norm(x))
+        return x + added
+
+    def _by_windows(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
+        side = self.window
+        if height % side or width % side:
+            raise ValueError(f"a level of {height} x {width} pixels; sides must be multiples of the window, {side}")
+        parts = x.reshape(batch, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
+        out = self.attend(parts.reshape(-1, channels, side, side))
+        whole = out.reshape(batch, height // side, width // side, channels, side, side).permute(0, 3, 1, 4, 2, 5)
+        return whole.reshape(batch, channels, height, width)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Return what attention over all pixels of x, normalised, adds, [B, C, H, W]."""
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(x).reshape(batch, 3, self.heads, channels // self.heads, height * width)
         q, k, v = qkv.transpose(-1, -2).unbind(dim=1)
         h = F.scaled_dot_product_attention(q, k, v)
-        added: Tensor = self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
-        return x + added
+        result: Tensor = self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
+        return result
 
 
 class SpatialSplit(nn.Module):

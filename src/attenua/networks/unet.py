@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from attenua.config import NetworkConfig
 from attenua.networks.blocks import (
     Attention,
+    PlainBlock,
     ResidualBlock,
     SpatialSplit,
     TimeEmbedding,
@@ -23,10 +26,22 @@ from attenua.shapes import Images, Vectors
 
 
 class Condition(NamedTuple):
-    """What a network may be told beside state and time: class labels [B], augmentation labels [B, A]."""
+    """What a network may be told beside state and time.
+
+    labels: classes [B]; augment: augmentation labels [B, A]; picture: a condition [B, C', H/scale, W/scale], clean; or
+    features: what the network's `encode` made of that picture, once for all calls.
+    """
 
     labels: Tensor | None = None
     augment: Tensor | None = None
+    picture: Tensor | None = None
+    features: tuple[Tensor, ...] | None = None
+
+    def rows(self, part: slice) -> Condition:
+        """Return what is told of some of the samples."""
+        labels, augment, picture = (None if item is None else item[part] for item in self[:3])
+        features = None if self.features is None else tuple(item[part] for item in self.features)
+        return Condition(labels, augment, picture, features)
 
 
 class Stage(nn.Module):
@@ -37,12 +52,44 @@ class Stage(nn.Module):
         embedding = 4 * config.width
         self.block = ResidualBlock(inputs, outputs, embedding, norm=config.norm, dropout=config.dropout)
         attends = size in config.attention
-        self.attention = Attention(outputs, config.heads, norm=config.norm) if attends else nn.Identity()
+        self.attention = (
+            Attention(outputs, config.heads, norm=config.norm, window=config.window) if attends else nn.Identity()
+        )
 
     def forward(self, x: Tensor, embedding: Vectors) -> Tensor:
         """Return [B, outputs, H, W]."""
         result: Tensor = self.attention(self.block(x, embedding))
         return result
+
+
+class ConditionEncoder(nn.Module):
+    """What the U-Net adds at every level for a clean condition picture; it sees no time, so it runs once a picture.
+
+    forward(picture [B, C', H', W']) -> one tensor a level, [B, channels of the level, its height, its width].
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.fold = config.patch // config.condition_scale
+        widths = [config.width * multiplier for multiplier in config.multipliers]
+        self.input = convolution(config.condition_channels * self.fold**2, widths[0], 3)
+        self.levels = nn.ModuleList(
+            nn.Sequential(*(PlainBlock(width, norm=config.norm) for _ in range(config.condition_blocks)))
+            for width in widths
+        )
+        self.downs = nn.ModuleList(convolution(a, b, 3, stride=2) for a, b in itertools.pairwise(widths))
+        self.outs = nn.ModuleList(convolution(width, width, 1) for width in widths)
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+        """Return the features; see the class."""
+        h = self.input(F.pixel_unshuffle(picture, self.fold) if self.fold > 1 else picture)
+        features = []
+        for level, (blocks, out) in enumerate(zip(self.levels, self.outs, strict=True)):
+            h = blocks(h)
+            features.append(out(h))
+            if level < len(self.downs):
+                h = self.downs[level](h)
+        return tuple(features)
 
 
 class Resample(nn.Module):
@@ -99,13 +146,17 @@ class Decoder(nn.Module):
         self.norm = normalisation(config.norm, channels)
         self.out = convolution(channels, outputs * config.patch**2, 3, gain=0.0)
 
-    def forward(self, x: Tensor, skips: list[Tensor], embedding: Vectors) -> Tensor:
-        """Return raw heads, [B, outputs, H, W]; skips are the encoder's, first to last."""
+    def forward(
+        self, x: Tensor, skips: list[Tensor], embedding: Vectors, features: tuple[Tensor, ...] | None = None
+    ) -> Tensor:
+        """Return raw heads, [B, outputs, H, W]; skips are the encoder's, features the condition's, first to last."""
         remaining = list(skips)
         x = self.split(x)
         for stage in self.middle:
             x = stage(x, embedding)
         for level, stages in enumerate(self.levels):
+            if features is not None:
+                x = x + features[len(self.levels) - 1 - level]
             for stage in stages:  # type: ignore[attr-defined]
                 x = stage(torch.cat([x, remaining.pop()], dim=1), embedding)
             if level < len(self.ups):
@@ -132,6 +183,7 @@ class UNet(nn.Module):
         self.augment = dense(config.augment_labels, embedding, gain=0.0) if config.augment_labels else None
         widths = [config.width * multiplier for multiplier in config.multipliers]
         self.input = convolution(config.channels * config.patch**2, widths[0], 3)
+        self.encoder = ConditionEncoder(config) if config.condition_channels else None
         skips, channels = [widths[0]] if config.skips == "all" else [], widths[0]
         self.levels, self.downs = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
@@ -151,7 +203,39 @@ class UNet(nn.Module):
     @property
     def multiple(self) -> int:
         """What H and W must be multiples of, in pixels."""
-        return int(self.config.patch * 2 ** (len(self.config.multipliers) - 1))
+        step = self.config.patch * 2 ** (len(self.config.multipliers) - 1)
+        for size, level in zip(self.config.sizes, range(len(self.config.sizes)), strict=True):
+            if self.config.window and size in self.config.attention:
+                step = math.lcm(step, self.config.window * self.config.patch * 2**level)
+        return int(step)
+
+    def encode(self, picture: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of a condition picture, one tensor a level; they hold for every call on it."""
+        if self.encoder is None:
+            raise ValueError("this network takes no condition picture")
+        features: tuple[Tensor, ...] = self.encoder(picture)
+        return features
+
+    def _features(self, condition: Condition) -> tuple[Tensor, ...] | None:
+        if self.encoder is None:
+            if condition.picture is not None or condition.features is not None:
+                raise ValueError("this network takes no condition picture")
+            return None
+        if condition.features is not None:
+            return condition.features
+        if condition.picture is None:
+            raise ValueError("this network needs a condition picture")
+        return self.encode(condition.picture)
+
+    def example(self) -> tuple[Tensor, Tensor, Condition]:
+        """Return inputs of one picture of the training size, of zeros, on the network's device."""
+        config, device = self.config, self.input.weight.device
+        x = torch.zeros(1, config.channels, config.image_size, config.image_size, device=device)
+        labels = torch.zeros(1, dtype=torch.long, device=device) if config.classes else None
+        side = config.image_size // config.condition_scale
+        shape = (1, config.condition_channels, side, side)
+        picture = torch.zeros(shape, device=device) if config.condition_channels else None
+        return x, torch.zeros(1, device=device), Condition(labels=labels, picture=picture)
 
     def embed(self, time: Tensor, condition: Condition) -> Vectors:
         """Return the embedding [B, E] of times and labels. Raises ValueError on labels missing or not wanted."""
@@ -175,10 +259,13 @@ class UNet(nn.Module):
             raise ValueError(
                 f"a state of {x.shape[-2]} x {x.shape[-1]} pixels; sides must be multiples of {self.multiple}"
             )
-        embedding = self.embed(time, condition or Condition())
+        told = condition or Condition()
+        embedding, features = self.embed(time, told), self._features(told)
         h = self.input(F.pixel_unshuffle(x, self.config.patch) if self.config.patch > 1 else x)
         skips = [h] if self.config.skips == "all" else []
         for level, stages in enumerate(self.levels):
+            if features is not None:
+                h = h + features[level]
             for stage in stages:  # type: ignore[attr-defined]
                 h = stage(h, embedding)
                 skips.append(h)
@@ -187,7 +274,7 @@ class UNet(nn.Module):
                 skips += [h] if self.config.skips == "all" else []
         raw: list[Tensor] = []
         for decoder in self.decoders:
-            out = decoder(h, skips, embedding)
+            out = decoder(h, skips, embedding, features)
             out = F.pixel_shuffle(out, self.config.patch) if self.config.patch > 1 else out
             raw.extend(out.split(self.config.channels, dim=1))
         if len(self.decoders) == 2 and self.heads == 3:

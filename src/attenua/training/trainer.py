@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from attenua import images as pictures
 from attenua import reports, weights
 from attenua.config import Config, TrainingConfig, from_dict, to_dict
-from attenua.data import ImageSet, augment
+from attenua.data import ImageSet
 from attenua.files import write_bytes
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
@@ -28,6 +28,7 @@ from attenua.training import checkpoint, distributed
 from attenua.training.distributed import World
 from attenua.training.ema import Average, reconstruction
 from attenua.training.objective import Distance, Objective
+from attenua.training.source import ImageSource, Source
 
 FREE_TO_CHANGE = (
     "log_every",
@@ -97,22 +98,11 @@ def resolve(config: Config, device: torch.device) -> Config:
     return replace(config, training=replace(config.training, precision=precision, compile=compiled))
 
 
-def data_config(config: Config, data: ImageSet) -> Config:
-    """Return the configuration with the data's deviation s_d; ValueError where pictures do not fit the network."""
-    network = config.model.network
-    shape = tuple(data.images.shape[1:])
-    if shape != (network.channels, network.image_size, network.image_size):
-        wanted = f"{network.channels} x {network.image_size} x {network.image_size}"
-        raise ValueError(f"the pictures are {' x '.join(map(str, shape))}; this network takes {wanted}")
-    if network.classes and data.labels is None:
-        raise ValueError(f"network.classes is {network.classes}, but {data.name} has no labels")
-    return replace(config, model=replace(config.model, s_d=round(data.deviation(), 6)))
-
-
 class Trainer:
     """Trains one model in a run folder; the same call again resumes.
 
-    data: uint8 pictures, kept on the device; init: a model file's weights to start from (its s_d is kept);
+    data: uint8 pictures, or a Source of examples, kept on the device; init: a model file's weights to start from (its
+    s_d is kept);
     perceptual: a distance for objective.perceptual; evaluate: called with the averaged model and the image count at
     training.fid_every, returns figures for the log; on_progress: called at every log line on rank 0.
     Raises ValueError where data, run folder and configuration do not fit each other.
@@ -121,7 +111,7 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        data: ImageSet,
+        data: ImageSet | Source,
         run_dir: Path,
         *,
         world: World | None = None,
@@ -131,11 +121,14 @@ class Trainer:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.world = world or World(0, 1, torch.device("cpu"))
-        config = resolve(data_config(config, data), self.world.device)
+        source = ImageSource(data, config) if isinstance(data, ImageSet) else data
+        source.check(config)
+        config = replace(config, model=replace(config.model, s_d=round(source.deviation(), 6)))
+        config = resolve(config, self.world.device)
         if init is not None:
             config = replace(config, model=replace(config.model, s_d=init.config.s_d))
             _same_network(config, init)
-        self.config, self.run_dir, self.data = config, run_dir, data
+        self.config, self.run_dir, self.source = config, run_dir, source
         self.evaluate, self.on_progress = evaluate, on_progress
         training = config.training
         device = self.world.device
@@ -143,9 +136,8 @@ class Trainer:
         torch.manual_seed(mix(training.seed, 0))
         self.dtype = torch.float64 if training.precision == "float64" else torch.float32
         self.model = AttenuationModel(config.model)
-        mu = data.mean()
-        self.model.mu.copy_(mu)
-        self.model.data_mean.copy_(data.data_mean())
+        self.model.mu.copy_(source.mean())
+        self.model.data_mean.copy_(source.data_mean())
         if init is not None:
             load_network(self.model, init.tensors)
         self.model.to(device=device, dtype=self.dtype)
@@ -165,8 +157,8 @@ class Trainer:
             fused=device.type == "cuda",
         )
         self.averages = [Average(width, list(self.parameters.values())) for width in training.ema]
-        self.images = data.images.to(device)
-        self.labels = data.labels.to(device) if config.model.network.classes and data.labels is not None else None
+        self.data_sha256 = source.sha256()
+        source.place(device)
         self.generator = torch.Generator(device)
         self.step, self.seen, self.seconds = 0, 0, 0.0
         self.stopping = False
@@ -180,13 +172,13 @@ class Trainer:
 
     def indices(self, start: int, count: int) -> Tensor:
         """Return which pictures the images start..start+count of the run are: a new permutation every pass."""
-        length = len(self.images)
+        length = len(self.source)
         parts = []
         while count:
             epoch, at = divmod(start, length)
             if self.order[0] != epoch:
                 generator = torch.Generator().manual_seed(mix(self.config.training.seed, 1, epoch))
-                self.order = (epoch, torch.randperm(length, generator=generator).to(self.images.device))
+                self.order = (epoch, torch.randperm(length, generator=generator).to(self.world.device))
             take = min(count, length - at)
             parts.append(self.order[1][at : at + take])
             start, count = start + take, count - take
@@ -212,7 +204,7 @@ class Trainer:
         parts = [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
         for part in parts:
             with self._synchronised(part is parts[-1]), self._precision():
-                loss = self.forward(x0[part], draws.rows(part), _rows(condition, part))
+                loss = self.forward(x0[part], draws.rows(part), condition.rows(part))
                 weighted = loss * ((part.stop - part.start) / len(rows))
                 weighted.backward()
             total += weighted.detach()
@@ -225,21 +217,11 @@ class Trainer:
         return total
 
     def _batch(self, rows: Tensor) -> tuple[Tensor, Condition]:
-        """Return x0 and condition of this process's pictures, flipped or augmented on the device."""
-        training, network = self.config.training, self.config.model.network
-        batch, device = training.batch, self.images.device
-        x = self.images[rows].to(self.dtype) / 127.5 - 1
-        told = None
-        if training.augment:
-            size = (network.image_size, network.image_size)
-            parameters = augment.draw(
-                batch, probability=training.augment, size=size, generator=self.generator, device=device
-            )[self.share]
-            x, told = augment.apply(x, parameters)
-        elif training.flip:
-            x = augment.flip(x, torch.randint(2, (batch,), generator=self.generator, device=device)[self.share])
+        """Return x0 and condition of this process's share of the batch."""
+        draws = self.source.draw(self.config.training.batch, self.generator)[self.share]
+        x, condition = self.source.batch(rows, draws, self.dtype)
         x0 = (x - self.model.mu.view(1, -1, 1, 1)).contiguous(memory_format=torch.channels_last)
-        return x0, Condition(None if self.labels is None else self.labels[rows], told)
+        return x0, condition
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         mixed = self.config.training.precision == "bfloat16"
@@ -409,13 +391,6 @@ class Trainer:
             checkpoint.write(self.run_dir, self.seen, checkpoint.Checkpoint(tensors, values), self.config.training.keep)
         self.world.barrier()
 
-    @property
-    def data_sha256(self) -> str:
-        """Checksum of the pictures (computed once)."""
-        if not hasattr(self, "_data_sha256"):
-            self._data_sha256 = self.data.sha256()
-        return self._data_sha256
-
     def _write_config(self) -> None:
         path = self.run_dir / "config.json"
         if not path.exists():
@@ -467,11 +442,11 @@ class Trainer:
             "seconds": round(self.seconds, 1),
             "device": _device_name(self.world),
             "ema": width,
-            "data": self.data.name,
+            "data": self.source.name,
             "data_sha256": self.data_sha256,
-            "data_images": len(self.data),
-            "terms": self.data.terms,
-            "classes": list(self.data.classes) if self.config.model.network.classes else [],
+            "data_images": len(self.source),
+            "terms": self.source.terms,
+            "classes": list(self.source.classes),
             "objective": to_dict(self.config.objective),
             "training": to_dict(self.config.training),
         }
@@ -520,12 +495,6 @@ def reconstruct(run_dir: Path, width: float) -> weights.Weights:
     assert newest is not None
     tensors = {**newest.tensors, **{key: value.float() for key, value in total.items()}}
     return replace(newest, tensors=tensors, record={**newest.record, "ema": width})
-
-
-def _rows(condition: Condition, part: slice) -> Condition | None:
-    if condition.labels is None and condition.augment is None:
-        return None
-    return Condition(*(None if item is None else item[part] for item in condition))
 
 
 def _same_network(config: Config, init: weights.Weights) -> None:

@@ -1,0 +1,182 @@
+"""Pictures of any size: predictions on overlapping tiles, blended in every step into one prediction of the whole.
+
+The state is one whole picture and its noise is drawn once for it, so there is no seam; where tiles disagree, detail
+softens (theory, section 6). Because x0 and eps are blended with the same weights, x_t = a x0 + sigma eps stays true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attenua.config import ModelConfig
+from attenua.model import AttenuationModel
+from attenua.networks import Condition
+from attenua.process import Prediction, Process
+from attenua.shapes import Images
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile's place in the picture, in pixels of the state."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, picture: Tensor, scale: int = 1) -> Tensor:
+        """Return the tile of a picture that is `scale` times smaller than the state, [B, C, h, w]."""
+        rows = slice(self.top // scale, (self.top + self.height) // scale)
+        return picture[..., rows, self.left // scale : (self.left + self.width) // scale]
+
+
+def starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
+    """Return where tiles of a side begin, so that they cover `length`, overlap by at least `overlap` and are aligned.
+
+    All lengths in pixels and multiples of `multiple`. Raises ValueError where they are not, or overlap >= tile.
+    """
+    for name, value in (("length", length), ("tile", tile)):
+        if value < multiple or value % multiple:
+            raise ValueError(f"{name} is {value} pixels; allowed are multiples of {multiple}")
+    if not 0 <= overlap < tile:
+        raise ValueError(f"overlap is {overlap} pixels; allowed is 0 to {tile - 1}, less than a tile")
+    if length <= tile:
+        return [0]
+    stride = max((tile - overlap) // multiple * multiple, multiple)
+    places = list(range(0, length - tile, stride))
+    return [*places, length - tile]
+
+
+def window(tile: Tile, whole: tuple[int, int], overlap: int) -> Tensor:
+    """Return a tile's weights before normalisation, float32 [h, w]: raised cosine over `overlap` at inner borders.
+
+    The outer half of the overlap weighs nothing: what lies there has seen the tile's own border.
+    """
+
+    def side(length: int, first: bool, last: bool) -> Tensor:
+        place = torch.arange(length, dtype=torch.float32) + 0.5
+        ramp = max(overlap / 2, 1.0)
+        rise = ((place - overlap / 4) / ramp).clamp(0, 1)
+        weight = 0.5 - 0.5 * torch.cos(torch.pi * rise)
+        up = torch.ones(length) if first else weight
+        down = torch.ones(length) if last else weight.flip(0)
+        return up * down
+
+    rows = side(tile.height, tile.top == 0, tile.top + tile.height == whole[0])
+    columns = side(tile.width, tile.left == 0, tile.left + tile.width == whole[1])
+    return torch.outer(rows, columns)
+
+
+class TiledModel:
+    """An AttenuationModel as `sample` sees it, computed tile by tile; `calls` counts calls on the whole picture.
+
+    height, width: of the state, multiples of the network's `multiple`; tile, overlap: in pixels of the state; batch:
+    tiles at once; budget: bytes of encoded conditions that are kept between calls (what does not fit is encoded again).
+    """
+
+    def __init__(
+        self,
+        model: AttenuationModel,
+        height: int,
+        width: int,
+        *,
+        tile: int,
+        overlap: int,
+        batch: int = 1,
+        budget: int = 512 * 2**20,
+    ) -> None:
+        step = model.network.multiple
+        sides = [min(tile, height) // step * step, min(tile, width) // step * step]
+        self.model, self.batch, self.budget, self.overlap = model, batch, budget, overlap
+        rows = starts(height, max(sides[0], step), min(overlap, max(sides[0], step) - 1), step)
+        columns = starts(width, max(sides[1], step), min(overlap, max(sides[1], step) - 1), step)
+        self.tiles = [Tile(top, left, max(sides[0], step), max(sides[1], step)) for top in rows for left in columns]
+        self.whole = (height, width)
+        total = torch.zeros(height, width)
+        for each in self.tiles:
+            each.of(total[None])[0].add_(window(each, self.whole, overlap))
+        self.total = total
+        self.kept: dict[int, tuple[Tensor, ...]] = {}
+        self.used = 0
+        self.calls = 0
+
+    @property
+    def process(self) -> Process:
+        """The model's process."""
+        return self.model.process
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's configuration."""
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        """The model's device."""
+        return self.model.device
+
+    @property
+    def mu(self) -> Tensor:
+        """The model's mu."""
+        return self.model.mu
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is in training mode."""
+        return self.model.training
+
+    def train(self, mode: bool = True) -> None:
+        """Set the model's mode."""
+        self.model.train(mode)
+
+    def eval(self) -> None:
+        """Set the model's mode to evaluation."""
+        self.model.eval()
+
+    def weight(self, tile: Tile) -> Tensor:
+        """Return a tile's share of every pixel, [h, w]; the shares of all tiles add up to one."""
+        return window(tile, self.whole, self.overlap) / tile.of(self.total[None])[0]
+
+    def _groups(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.tiles), self.batch):
+            yield list(range(start, min(start + self.batch, len(self.tiles))))
+
+    def _encoded(self, index: int, picture: Tensor) -> tuple[Tensor, ...]:
+        if index in self.kept:
+            return self.kept[index]
+        scale = self.config.network.condition_scale
+        features = self.model.network.encode(self.tiles[index].of(picture, scale))
+        size = sum(item.numel() * item.element_size() for item in features)
+        if self.used + size <= self.budget:
+            self.kept[index] = features
+            self.used += size
+        return features
+
+    def __call__(
+        self, x_t: Images, t: float, condition: Condition | None = None, *, combination: str | None = None
+    ) -> Prediction:
+        """Return the blended Prediction of the whole state, [1, C, H, W], for a condition picture of the whole."""
+        if x_t.shape[0] != 1 or tuple(x_t.shape[-2:]) != self.whole:
+            raise ValueError(
+                f"a state of {list(x_t.shape)}; these tiles are for [1, C, {self.whole[0]}, {self.whole[1]}]"
+            )
+        self.calls += 1
+        x0, eps = torch.zeros_like(x_t), torch.zeros_like(x_t)
+        picture = None if condition is None else condition.picture
+        for group in self._groups():
+            states = torch.cat([self.tiles[index].of(x_t) for index in group])
+            told = None
+            if picture is not None:
+                encoded = [self._encoded(index, picture) for index in group]
+                told = Condition(features=tuple(torch.cat(level) for level in zip(*encoded, strict=True)))
+            prediction = self.model(states, t, told, combination=combination)
+            for row, index in enumerate(group):
+                tile = self.tiles[index]
+                share = self.weight(tile).to(x_t)
+                tile.of(x0)[0].addcmul_(prediction.x0[row], share)
+                tile.of(eps)[0].addcmul_(prediction.eps[row], share)
+        return Prediction(x0, eps)
