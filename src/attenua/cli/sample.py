@@ -26,7 +26,12 @@ def solver_options(function: Function) -> Function:
             "--eta", type=float, metavar="ETA", help="Noise level of the solver posterior, from 0.  [default: 1]"
         ),
         click.option("--grid", metavar="GRID", help="Times of the calls: karras, uniform, logsnr or released."),
-        click.option("--solver", metavar="SOLVER", help="multistep, ode, posterior or released."),
+        click.option(
+            "--solver",
+            metavar="SOLVER",
+            help="multistep, dpmpp-3m, unipc-2..3, deis-2..4, ipndm-2..4, heun, ode (deterministic); posterior, ancestral, "
+            "sde-dpmpp-2m, released (with fresh noise).",
+        ),
         click.option(
             "--steps", type=int, metavar="N", help="Network calls an image, from 1; the model's own, often 10."
         ),

@@ -5,19 +5,46 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from attenua.model import AttenuationModel
 from attenua.process import Process
+from attenua.sampling.solvers import Solver
+
+MEAN = "+mean"
+"""What a grid's name ends in where the data mean stands for a call at t = 1."""
 
 
+class Plan(NamedTuple):
+    """What a sampler does: falling times that end with 0, the rule of every step between, and how it starts.
+
+    mean: the start is sigma z plus a times the data mean: a step from t = 1 that costs no call. Otherwise sigma z.
+    """
+
+    times: list[float]
+    rules: list[Solver]
+    mean: bool
+
+
+@dataclass(frozen=True)
 class Grid(ABC):
-    """N times for N network calls of a one-call-a-step solver, strictly falling, and a last 0."""
+    """N times for N network calls of a one-call-a-step solver, strictly falling, and a last 0.
 
+    mean: at t = 1 the state is noise alone and the best image is the data's mean, a constant: where True, a first step
+    from there is taken with it. It costs no call and comes on top of the N (theory, section 5).
+    """
+
+    mean: bool = field(default=False, kw_only=True)
     name: ClassVar[str]
+
+    @property
+    def label(self) -> str:
+        """The name that `grid` makes this kind of grid from."""
+        return self.name + MEAN * self.mean
 
     @abstractmethod
     def points(self, process: Process, s_d: float, steps: int) -> Tensor:
@@ -28,6 +55,23 @@ class Grid(ABC):
         if steps < 1:
             raise ValueError(f"steps is {steps}; allowed is a whole number from 1")
         return check([*self.points(process, s_d, steps).tolist(), 0.0])
+
+    def plan(self, model: AttenuationModel, rule: Solver, calls: int) -> Plan:
+        """Return the times and rules that make exactly `calls` network calls. Raises ValueError as `times` does."""
+
+        def times(count: int) -> list[float]:
+            found = self.times(model.process, model.config.s_d, count)
+            if self.mean and found[0] == 1:  # the free step takes the place of the first call, which goes to the rest
+                return self.times(model.process, model.config.s_d, count + 1)[1:]
+            return found
+
+        if calls < 1:
+            raise ValueError(f"steps is {calls}; allowed is a whole number from 1")
+        found = times(len(rule.rules(calls, 0.5)))
+        rules = rule.rules(calls, found[0])
+        if len(rules) != len(found) - 1:  # a start at t = 1 takes other rules
+            found = times(len(rules))
+        return Plan(found, rules, self.mean)
 
 
 def check(times: Sequence[float]) -> list[float]:
@@ -40,6 +84,21 @@ def check(times: Sequence[float]) -> list[float]:
         if after >= before:
             raise ValueError(f"a grid must fall strictly, but t = {after:g} follows t = {before:g}")
     return list(times)
+
+
+@dataclass(frozen=True)
+class Times(Grid):
+    """Times of the caller's own, falling to 0."""
+
+    values: tuple[float, ...]
+    name: ClassVar[str] = "times"
+
+    def points(self, process: Process, s_d: float, steps: int) -> Tensor:
+        """Return the times. Raises ValueError unless they are steps + 1 that fall to 0."""
+        found = check(self.values)
+        if len(found) != steps + 1:
+            raise ValueError(f"the grid has {len(found)} times; {steps} steps need {steps + 1}")
+        return torch.tensor(found[:-1], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -123,7 +182,11 @@ GRIDS: dict[str, type[Grid]] = {grid.name: grid for grid in (Karras, Uniform, Lo
 
 
 def grid(name: str) -> Grid:
-    """Return the grid of that name with its default ends. Raises ValueError on an unknown name."""
-    if name not in GRIDS:
-        raise ValueError(f"unknown grid {name!r}; known: {', '.join(GRIDS)}")
-    return GRIDS[name]()
+    """Return the grid of that name with its default ends; "NAME+mean" starts with the data mean.
+
+    Raises ValueError on an unknown name.
+    """
+    kind = name.removesuffix(MEAN)
+    if kind not in GRIDS:
+        raise ValueError(f"unknown grid {name!r}; known: {', '.join(GRIDS)}, each also with {MEAN}")
+    return replace(GRIDS[kind](), mean=name != kind)

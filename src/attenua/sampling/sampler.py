@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,10 +12,12 @@ from torch import Tensor
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.process import Prediction
-from attenua.sampling.grids import Grid, check
+from attenua.sampling.grids import Grid, Times
 from attenua.sampling.grids import grid as grid_named
+from attenua.sampling.multistep import Multistep
 from attenua.sampling.noise import ImageNoise
-from attenua.sampling.solvers import Multistep, Past, Solver
+from attenua.sampling.solvers import Past, Solver
+from attenua.sampling.tiles import TiledModel
 from attenua.shapes import Bytes, Images
 
 HISTORY = 3
@@ -22,7 +25,7 @@ HISTORY = 3
 
 
 class Step(NamedTuple):
-    """What a callback sees after every step: its number from 0, its t, the state x_t there, and x0 as seen in it."""
+    """What a callback sees of every network call: its number from 0, its t, the state x_t there, and x0 as it says."""
 
     step: int
     t: float
@@ -39,7 +42,7 @@ def choose_grid(rule: Solver, chosen: Grid | str | None) -> Grid:
 
 @torch.inference_mode()
 def sample(
-    model: AttenuationModel,
+    model: AttenuationModel | TiledModel,
     shape: tuple[int, int, int, int],
     *,
     steps: int = 10,
@@ -49,46 +52,52 @@ def sample(
     indices: Sequence[int] | None = None,
     condition: Condition | None = None,
     callback: Callable[[Step], None] | None = None,
+    clip: bool = True,
 ) -> Images:
     """Return pictures in [-1, 1], [B, C, H, W] = shape, by exactly `steps` network calls.
 
+    A condition's picture is encoded once. clip: off where the state is not a picture (super-resolution, latents).
+
     seed and indices (default 0..B-1) fix the noise: image i depends on (seed, i) alone. grid: a Grid, its name, or the
-    times themselves, falling to 0. The start is sigma z at the grid's first time. Raises ValueError on a solver that
-    does not support the law, a grid that does not fall, steps < 1 or another number of times than steps + 1.
+    times themselves, falling to 0 (as many as the solver has rules for `steps` calls: one a call but for Heun). The
+    start is sigma z at the grid's first time, plus a times the data mean where the grid says so. Raises ValueError on a
+    solver that does not support the law, a grid that does not fall, steps < 1 or a wrong number of times.
     """
     rule = solver or Multistep()
     rule.check(model.process)
-    if grid is None or isinstance(grid, Grid | str):
-        times = choose_grid(rule, grid).times(model.process, model.config.s_d, steps)
-    else:
-        times = check(grid)
-    if len(times) != steps + 1:
-        raise ValueError(f"the grid has {len(times)} times; {steps} steps need {steps + 1}")
+    chosen = choose_grid(rule, grid) if grid is None or isinstance(grid, Grid | str) else Times(tuple(grid))
+    times, rules, mean = chosen.plan(model, rule, steps)
     numbers = range(shape[0]) if indices is None else indices
     if len(numbers) != shape[0]:
         raise ValueError(f"{len(numbers)} indices for {shape[0]} images; there must be one an image")
     noise = ImageNoise(seed, numbers, shape[1:], model.device)
     mu = model.mu.to(torch.float32).view(1, -1, 1, 1)  # the state is float32, whatever the network computes in
 
+    count = itertools.count()
+
     def predict(x: Tensor, t: float) -> Prediction:
         prediction: Prediction = model(x, t, condition, combination=rule.combination)
         if rule.combination == "released":  # the published code clips pictures in every step
             prediction = prediction._replace(x0=(prediction.x0 + mu).clamp(-1, 1) - mu)
+        if callback is not None:
+            callback(Step(next(count), t, x, prediction.x0))
         return prediction
 
     training = model.training
     model.eval()
+    if condition is not None and isinstance(model, AttenuationModel):
+        condition = model.encode(condition)
     x = noise() * float(model.process.sigma(times[0]))
+    if mean:
+        x = x + model.data_mean.to(torch.float32) * float(model.process.a(times[0]))
     history: list[Past] = []
     try:
-        for number, (t, u) in enumerate(zip(times, times[1:], strict=False)):
-            before, x = x, rule.step(model.process, predict, x, t, u, history, noise)
+        for step, t, u in zip(rules, times, times[1:], strict=False):
+            x = step.step(model.process, predict, x, t, u, history, noise)
             del history[HISTORY:]
-            if callback is not None:
-                callback(Step(number, t, before, history[0].prediction.x0))
     finally:
         model.train(training)
-    return (x + mu).clamp(-1, 1)
+    return (x + mu).clamp(-1, 1) if clip else x + mu
 
 
 def to_bytes(pictures: Images) -> Bytes:

@@ -1,4 +1,4 @@
-"""Solvers: one small step function each, from x_t to x_u, by network calls through `predict`."""
+"""The contract of a solver, and the rules of first order: from x_t to x_u by network calls through `predict`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ class Past(NamedTuple):
 class Solver(ABC):
     """A rule for one step. Frozen, without hidden state: what a step needs is passed to it.
 
-    calls: network calls a step; combination: the combination of heads that the rule needs (None: the model's own);
-    grid: the grid that belongs to the rule (None: any); law_free: whether laws with a random slope are supported.
+    combination: the combination of heads that the rule needs (None: the model's own); grid: the grid that belongs to
+    the rule (None: any); law_free: whether laws with a random slope are supported.
     """
 
     name: ClassVar[str]
-    calls: ClassVar[int] = 1
     combination: ClassVar[str | None] = None
     grid: ClassVar[str | None] = None
     law_free: ClassVar[bool] = False
@@ -52,6 +51,15 @@ class Solver(ABC):
 
         history: past calls, newest first; a step puts its own in front. noise: draws z, [B, C, H, W].
         """
+
+    def rules(self, calls: int, start: float) -> list[Solver]:
+        """Return the rule of every step, first to last, that together make exactly `calls` network calls.
+
+        start: the grid's first time. The grid has as many times (and a last 0) as there are rules: one a call, unless
+        a step takes more calls than one.
+        """
+        del start
+        return [self] * calls
 
     def check(self, process: Process) -> None:
         """Raise ValueError if the rule does not support the process."""
@@ -119,13 +127,14 @@ class Released(Posterior):
 
 
 @dataclass(frozen=True)
-class Multistep(Solver):
-    """Second-order multistep exponential integrator (DPM-Solver++ 2M, Lu et al. 2022, algorithm 2). Order 2.
+class Ancestral(Solver):
+    """The posterior of a variance-preserving chain on this path: DDPM's ancestral rule (Ho et al. 2020). Order 1.
 
-    The first step, a step from t = 1 and the step to t = 0 are of first order, as there.
+    There the noise is attenuated with the image, so more of it is fresh than in Posterior: with r = n_u / n_t,
+    x_u = (sigma_u / sigma_t) r x_t + a_u (1 - r^2) x0 + sigma_u sqrt(1 - r^2) z (also SDE-DPM-Solver++ of order 1).
     """
 
-    name: ClassVar[str] = "multistep"
+    name: ClassVar[str] = "ancestral"
 
     def step(
         self,
@@ -137,30 +146,16 @@ class Multistep(Solver):
         history: list[Past],
         noise: Callable[[], Tensor],
     ) -> Tensor:
-        """Return x_u with x0 extrapolated from this call and the one before, linearly in lambda = ln(a / sigma)."""
-        x0 = predict(x, t)
-        if history and u > 0 and history[0].t < 1:
-            here = float(process.log_snr(t))
-            width = float(process.log_snr(u)) - here
-            before = here - float(process.log_snr(history[0].t))
-            image = x0.x0 + (width / (2 * before)) * (x0.x0 - history[0].prediction.x0)
-        else:
-            image = x0.x0
-        history.insert(0, Past(t, x, x0))
-        return process.flow_step(x, t, u, image)
+        """Return x_u; no noise is drawn for u = 0."""
+        prediction = predict(x, t)
+        history.insert(0, Past(t, x, prediction))
+        return ancestral_step(process, x, t, u, prediction.x0, noise)
 
 
-SOLVERS: dict[str, type[Solver]] = {rule.name: rule for rule in (Multistep, Flow, Posterior, Released)}
-"""Every solver that a command can name."""
-
-
-def solver(name: str, eta: float | None = None) -> Solver:
-    """Return the solver of that name; eta None is its own. Raises ValueError on an unknown name or an unfit eta."""
-    if name not in SOLVERS:
-        raise ValueError(f"unknown solver {name!r}; known: {', '.join(SOLVERS)}")
-    rule = SOLVERS[name]
-    if eta is None:
-        return rule()
-    if not issubclass(rule, Posterior):
-        raise ValueError(f"the solver {name!r} takes no eta, but eta is {eta!r}; use the solver posterior")
-    return rule(eta=eta)
+def ancestral_step(process: Process, x: Tensor, t: float, u: float, x0: Tensor, noise: Callable[[], Tensor]) -> Tensor:
+    """Return x_u of Ancestral for an image x0; regular at t = 1 and u = 0. Draws noise for u > 0 alone."""
+    shrink = float(process.sigma(u) / process.sigma(t))
+    ratio = shrink * float(process.a(t) / process.a(u))
+    kept = 1 - ratio**2
+    x_u = shrink * ratio * x + float(process.a(u)) * kept * x0
+    return x_u + float(process.sigma(u)) * math.sqrt(kept) * noise() if u > 0 else x_u
