@@ -71,6 +71,12 @@ class AttenuationModel(nn.Module):
         raw = tuple(head.to(x_t.dtype) for head in self.raw(x_t, t, condition))
         return self.precondition.predict(x_t, as_time(t), raw, combination or self.combination)
 
+    def encode(self, condition: Condition) -> Condition:
+        """Return the condition with its picture encoded, so that calls need not do it again."""
+        if condition.picture is None or condition.features is not None:
+            return condition
+        return condition._replace(features=self.network.encode(condition.picture))
+
     def parameter_count(self) -> int:
         """Return the number of the network's parameters."""
         return sum(parameter.numel() for parameter in self.network.parameters())

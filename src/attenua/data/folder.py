@@ -14,7 +14,7 @@ import torch
 from attenua import images
 from attenua.data.imageset import ImageSet
 
-__all__ = ["OnSkip", "load"]
+__all__ = ["OnSkip", "load", "read"]
 
 OnSkip = Callable[[Path, str], None]
 """Called with the file and the reason for each picture that is left out."""
@@ -97,6 +97,25 @@ def _reporter(strict: bool, on_skip: OnSkip | None) -> OnSkip:
         warnings.warn(f"left out: {reason}", stacklevel=2)
 
     return stop if strict else on_skip or warn
+
+
+def read(
+    path: str | Path, *, split: str = "train", strict: bool = False, on_skip: OnSkip | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield (name, uint8 [3, H, W]) of all pictures below a folder or in a zip file, of any sizes, by name.
+
+    Arguments and errors as for `load`.
+    """
+    path = Path(path)
+    if split not in _SPLITS:
+        raise ValueError(f"there is no split {split!r}: it must be one of {', '.join(_SPLITS)}")
+    tell = _reporter(strict, on_skip)
+    with _entries(path) as entries:
+        for name, content in _choose(path, entries, split):
+            try:
+                yield name, images.decode(_bytes(path / name, content), str(path / name))
+            except ValueError as error:
+                tell(path / name, str(error))
 
 
 def _stack(path: Path, entries: list[_Entry], size: int | None, on_skip: OnSkip) -> torch.Tensor:

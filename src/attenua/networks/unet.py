@@ -264,10 +264,10 @@ class UNet(nn.Module):
         h = self.input(F.pixel_unshuffle(x, self.config.patch) if self.config.patch > 1 else x)
         skips = [h] if self.config.skips == "all" else []
         for level, stages in enumerate(self.levels):
-            if features is not None:
-                h = h + features[level]
-            for stage in stages:  # type: ignore[attr-defined]
+            for number, stage in enumerate(stages):  # type: ignore[arg-type, var-annotated]
                 h = stage(h, embedding)
+                if features is not None and number == 0:  # from here on h has the level's channels
+                    h = h + features[level]
                 skips.append(h)
             if level < len(self.downs):
                 h = self.downs[level](h, embedding)

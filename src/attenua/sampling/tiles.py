@@ -54,7 +54,7 @@ def starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
 def window(tile: Tile, whole: tuple[int, int], overlap: int) -> Tensor:
     """Return a tile's weights before normalisation, float32 [h, w]: raised cosine over `overlap` at inner borders.
 
-    The outer half of the overlap weighs nothing: what lies there has seen the tile's own border.
+    The outer quarter of the overlap weighs nothing: what lies there has seen the tile's own border.
     """
 
     def side(length: int, first: bool, last: bool) -> Tensor:
@@ -123,6 +123,11 @@ class TiledModel:
     def mu(self) -> Tensor:
         """The model's mu."""
         return self.model.mu
+
+    @property
+    def data_mean(self) -> Tensor:
+        """The model's data mean, of one tile: it cannot stand for a whole picture."""
+        raise ValueError("a picture in tiles has no data mean to start from; choose a grid without it")
 
     @property
     def training(self) -> bool:

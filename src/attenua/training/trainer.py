@@ -325,13 +325,17 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged(self, index: int = 0) -> Iterator[AttenuationModel]:
-        """Lend the model with the weights of one average; the training weights come back afterwards."""
+        """Lend the model with the weights of one average; the training weights come back afterwards.
+
+        The network runs uncompiled meanwhile: another batch size would be compiled anew, for a minute or more.
+        """
         held = [parameter.detach().clone() for parameter in self.parameters.values()]
         with torch.no_grad():
             for parameter, value in zip(self.parameters.values(), self.averages[index].tensors, strict=True):
                 parameter.copy_(value)
         try:
-            yield self.model
+            with torch.compiler.set_stance("force_eager"):
+                yield self.model
         finally:
             with torch.no_grad():
                 for parameter, value in zip(self.parameters.values(), held, strict=True):
