@@ -20,7 +20,9 @@ from attenua.config import (
 def cifar10() -> Config:
     """CIFAR-10 for one or two GPUs: 19 M parameters, one decoder with two heads, 8 GFLOP a call."""
     return Config(
-        model=ModelConfig(network=NetworkConfig(width=128, multipliers=(1, 2, 2), blocks=2, attention=(8,), heads=4)),
+        model=ModelConfig(
+            network=NetworkConfig(width=128, multipliers=(1, 2, 2), blocks=2, attention=(8,), heads=4, norm="rms")
+        ),
         training=TrainingConfig(images=36_000_000, batch=512, rate=1e-3, checkpoint_every=4_000_000),
     )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import struct
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,13 +55,14 @@ class Header:
 
 def quantise(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """Return int8 values and one float16 scale an output channel (first dimension): tensor ~ values * scale."""
+    import numpy as np
     import torch
 
     rows = tensor.detach().to(torch.float32).flatten(1)
     # The scale is rounded up to float16 before dividing, so that values / scale never passes 127.
     scale = (rows.abs().amax(dim=1) / 127).clamp(min=6e-8)
-    half = scale.to(torch.float16)
-    half = torch.where(half.to(torch.float32) < scale, torch.nextafter(half, torch.full_like(half, torch.inf)), half)
+    rounded = scale.to(torch.float16).numpy()
+    half = torch.from_numpy(np.where(rounded < scale.numpy(), np.nextafter(rounded, np.float16(np.inf)), rounded))
     values = (rows / half.to(torch.float32)[:, None]).round().clamp(-127, 127).to(torch.int8)
     return values.reshape(tensor.shape), half
 
@@ -77,7 +78,8 @@ def write(path: Path, weights: Weights, kind: str = "float32", *, overwrite: boo
     """Write a model file atomically and return its path.
 
     kind "int8": tensors of two dimensions or more as int8 with a float16 scale an output channel, the rest float16;
-    "float16"; "float32". Raises ValueError on another kind, FileExistsError without overwrite.
+    "float16"; "float32". Raises ValueError on another kind or a tensor that the kind cannot hold (not finite, or
+    beyond float16), FileExistsError without overwrite.
     """
     import torch
     from safetensors.torch import save
@@ -95,6 +97,9 @@ def write(path: Path, weights: Weights, kind: str = "float32", *, overwrite: boo
             stored[name], stored[name + SCALE] = quantise(whole)
         else:
             stored[name] = whole.to(torch.float32 if kind == "float32" else torch.float16)
+    for name, tensor in stored.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name.removesuffix(SCALE)} has values that are not finite as {kind}; nothing is written")
     description = {
         "format": FORMAT,
         "kind": kind,
@@ -109,13 +114,21 @@ def write(path: Path, weights: Weights, kind: str = "float32", *, overwrite: boo
 def read_header(path: Path) -> Header:
     """Return what a model file says of itself, checking its form. Raises ValueError on a file that is none of ours."""
     description = _description(path)
-    config = from_dict(ModelConfig, description["model"], "model.")
-    sampling = from_dict(SamplingConfig, description["sampling"], "sampling.")
+    config, sampling = _configurations(path, description)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Header(path, config, sampling, description["record"], description["kind"], path.stat().st_size, digest)
 
 
+def _configurations(path: Path, description: Mapping[str, Any]) -> tuple[ModelConfig, SamplingConfig]:
+    try:
+        model = from_dict(ModelConfig, description["model"], "model.")
+        return model, from_dict(SamplingConfig, description["sampling"], "sampling.")
+    except ValueError as error:
+        raise ValueError(f"{path} has a configuration that this version does not know: {error}") from None
+
+
 def _description(path: Path) -> dict[str, Any]:
+    """Return what the metadata say, of the form that `write` gives them. Reads no tensor."""
     if not path.is_file():
         raise FileNotFoundError(f"no model file at {path}")
     size = path.stat().st_size
@@ -124,20 +137,47 @@ def _description(path: Path) -> dict[str, Any]:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(size - 8, 100_000_000):
             raise ValueError(f"{path} is not a safetensors file, or is truncated")
-        try:
-            header = json.loads(file.read(length))
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            raise ValueError(f"{path} is not a safetensors file") from None
-    ends = [item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"]
+        header = _section(file.read(length))
+    ends = _ends(header)
+    if header is None or ends is None:
+        raise ValueError(f"{path} is not a safetensors file")
     if size != 8 + length + max(ends, default=0):
         raise ValueError(f"{path} is truncated: {size} bytes, {8 + length + max(ends, default=0)} expected")
     text = (header.get("__metadata__") or {}).get("attenua")
     if text is None:
         raise ValueError(f"{path} is a safetensors file, but not a model of attenua")
-    description: dict[str, Any] = json.loads(text)
+    description = _section(text)
+    if description is None:
+        raise ValueError(f"{path} is damaged: its metadata are not JSON")
     if description.get("format") != FORMAT:
         raise ValueError(f"{path} has format {description.get('format')}; this version reads format {FORMAT}")
+    sections = all(isinstance(description.get(name), dict) for name in ("model", "sampling", "record"))
+    if not sections or description.get("kind") not in KINDS:
+        raise ValueError(f"{path} is damaged: its metadata lack the model, sampling, record or kind of weights")
     return description
+
+
+def _section(text: str | bytes) -> dict[str, Any] | None:
+    """Return a JSON object, or None for anything else."""
+    try:
+        value = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _ends(header: Mapping[str, Any] | None) -> list[int] | None:
+    """Return where each tensor ends, or None if the header is not of safetensors' form."""
+    if header is None or not isinstance(header.get("__metadata__", {}), dict):
+        return None
+    ends = []
+    for name, item in header.items():
+        if name != "__metadata__":
+            offsets = item.get("data_offsets") if isinstance(item, dict) else None
+            if not (isinstance(offsets, list) and len(offsets) == 2 and all(isinstance(end, int) for end in offsets)):
+                return None
+            ends.append(offsets[1])
+    return ends
 
 
 def read(path: Path) -> Weights:
@@ -147,6 +187,7 @@ def read(path: Path) -> Weights:
     from safetensors.torch import load
 
     description = _description(path)
+    config, sampling = _configurations(path, description)
     try:
         stored = load(path.read_bytes())
     except SafetensorError as error:
@@ -154,16 +195,16 @@ def read(path: Path) -> Weights:
     tensors: dict[str, Tensor] = {}
     for name, tensor in stored.items():
         if name.endswith(SCALE):
+            if name.removesuffix(SCALE) not in stored:
+                raise ValueError(f"{path} is damaged: {name} has no tensor to scale")
             continue
         scale = stored.get(name + SCALE)
+        if (scale is not None) != (tensor.dtype == torch.int8) or (
+            scale is not None and (tensor.ndim < 2 or scale.shape != tensor.shape[:1])
+        ):
+            raise ValueError(f"{path} is damaged: {name} must be int8 with one scale a channel, or neither")
         tensors[name] = tensor.to(torch.float32) if scale is None else dequantise(tensor, scale)
-    return Weights(
-        from_dict(ModelConfig, description["model"], "model."),
-        tensors,
-        from_dict(SamplingConfig, description["sampling"], "sampling."),
-        description["record"],
-        description["kind"],
-    )
+    return Weights(config, tensors, sampling, description["record"], description["kind"])
 
 
 def compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
@@ -227,7 +268,7 @@ def _download(name: str, entry: Mapping[str, Any]) -> Path:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             content = answer.read()
-    except (urllib.error.URLError, ValueError, TimeoutError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
         raise OSError(f"cannot download {url}: {error}") from None
     digest = hashlib.sha256(content).hexdigest()
     if digest != entry["sha256"]:

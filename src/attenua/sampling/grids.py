@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attenua.model import AttenuationModel
 from attenua.process import Process
+from attenua.sampling.tiles import TiledModel
 from attenua.sampling.solvers import Solver
 
 MEAN = "+mean"
@@ -56,7 +57,7 @@ class Grid(ABC):
             raise ValueError(f"steps is {steps}; allowed is a whole number from 1")
         return check([*self.points(process, s_d, steps).tolist(), 0.0])
 
-    def plan(self, model: AttenuationModel, rule: Solver, calls: int) -> Plan:
+    def plan(self, model: AttenuationModel | TiledModel, rule: Solver, calls: int) -> Plan:
         """Return the times and rules that make exactly `calls` network calls. Raises ValueError as `times` does."""
 
         def times(count: int) -> list[float]:
