@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -56,6 +57,9 @@ class NetworkConfig:
         for name in sorted(positive):
             if getattr(self, name) < 1:
                 raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 1")
+        for name in ("classes", "augment_labels", "middle"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 0")
         if not self.multipliers or min(self.multipliers) < 1:
             raise ValueError(f"network.multipliers is {self.multipliers}; allowed are one or more numbers from 1")
         if not 0 <= self.dropout < 1:
@@ -104,6 +108,10 @@ class ModelConfig:
     process: ProcessConfig = field(default_factory=ProcessConfig)
     s_d: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.s_d) and self.s_d > 0):
+            raise ValueError(f"model.s_d is {self.s_d}; allowed is a finite number above 0")
+
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
@@ -126,8 +134,13 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.final_share < 1:
             raise ValueError(f"objective.final_share is {self.final_share}; allowed is 0 <= share < 1")
-        if self.log_deviation <= 0:
-            raise ValueError(f"objective.log_deviation is {self.log_deviation}; allowed is a number above 0")
+        if not math.isfinite(self.log_mean):
+            raise ValueError(f"objective.log_mean is {self.log_mean}; allowed is a finite number")
+        if not (math.isfinite(self.log_deviation) and self.log_deviation > 0):
+            raise ValueError(f"objective.log_deviation is {self.log_deviation}; allowed is a finite number above 0")
+        for name in ("l1", "perceptual"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"objective.{name} is {getattr(self, name)}; allowed is a finite number from 0")
 
 
 @dataclass(frozen=True)
@@ -173,6 +186,10 @@ class TrainingConfig:
         for name in ("rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; allowed is a number above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"training.betas is {self.betas}; allowed are two numbers from 0, below 1")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"training.weight_decay is {self.weight_decay}; allowed is a finite number from 0")
         if not 0 <= self.constant <= 1:
             raise ValueError(f"training.constant is {self.constant}; allowed is 0 <= share <= 1")
         if not 0 <= self.augment <= 1:
@@ -274,7 +291,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         choices = typing.get_args(hint)
         if value not in choices or isinstance(value, bool):
             raise ValueError(f"{path} is {value!r}; allowed: {', '.join(map(str, choices))}")
-        return value
+        return choices[choices.index(value)]  # 1 for 1.0
     if origin in (Union, types.UnionType):
         if value is None:
             return None
