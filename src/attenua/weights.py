@@ -111,6 +111,21 @@ def write(path: Path, weights: Weights, kind: str = "float32", *, overwrite: boo
     return path
 
 
+def write_sampling(path: Path, out: Path, sampling: SamplingConfig, *, overwrite: bool = True) -> Path:
+    """Write a model file with other sampling defaults and the tensors as they are stored; return its path.
+
+    `out` may be `path`. Raises FileExistsError without overwrite, ValueError on a damaged file.
+    """
+    from safetensors.torch import load, save
+
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; choose another name or allow overwriting")
+    description = {**_description(path), "sampling": to_dict(sampling)}
+    stored = load(path.read_bytes())
+    write_bytes(out, save(stored, metadata={"attenua": json.dumps(description, sort_keys=True)}))
+    return out
+
+
 def read_header(path: Path) -> Header:
     """Return what a model file says of itself, checking its form. Raises ValueError on a file that is none of ours."""
     description = _description(path)

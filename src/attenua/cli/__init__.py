@@ -19,6 +19,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("sample", "Generate images."),
     ("train", "Train a model, or go on with one that was interrupted."),
     ("evaluate", "Score a model or a folder of images (FID, KID)."),
+    ("fit-grid", "Find the best times of few network calls for a model."),
     ("export", "Write a model as one file of weights with its configuration."),
     ("models", "List the models that are shipped and cached."),
     ("info", "Show a model's configuration, record, terms and scores."),
@@ -28,7 +29,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
 
 
 class LazyGroup(click.Group):
-    """A group whose command NAME is the object `command` of the module attenua.cli.NAME."""
+    """A group whose command NAME is the object `command` of the module attenua.cli.NAME ("-" as "_")."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, in the order of the table."""
@@ -38,7 +39,7 @@ class LazyGroup(click.Group):
         """Import a command; None for an unknown name, an error for one that this installation lacks."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = f"{__name__}.{cmd_name}"
+        module = f"{__name__}.{cmd_name.replace('-', '_')}"
         try:
             command = importlib.import_module(module).command
         except ModuleNotFoundError as error:

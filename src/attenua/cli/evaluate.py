@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from attenua.cli import common
 from attenua.cli.sample import solver_options
 
+if TYPE_CHECKING:
+    from attenua.data import ImageSet
+    from attenua.shapes import Bytes
+    from attenua.tasks import Generation
+
 __all__ = ["command"]
 
 
 @click.command("evaluate")
-@click.argument("name", metavar="MODEL", required=False)
+@click.argument("name", metavar="[MODEL]", required=False)
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Score this folder or zip of images instead of a model."
 )
@@ -25,12 +31,13 @@ __all__ = ["command"]
     show_default=True,
     help="The reference: CIFAR-10's folder, or a folder or zip of images.",
 )
-@click.option("--num", type=int, default=50_000, show_default=True, metavar="N", help="How many samples of the model.")
+@click.option("--num", type=int, metavar="N", help="How many samples of the model, from 2.  [default: 50000]")
 @click.option(
     "--reference-num", type=int, metavar="N", help="Use the reference's first N images: quicker, not the protocol."
 )
+@click.option("--resize", is_flag=True, help="Crop the reference's images to squares and resize them to those scored.")
 @solver_options
-@click.option("--batch", type=int, metavar="N", help="Images a network call.")
+@click.option("--batch", type=int, metavar="N", help="Images a network call; changes the speed, never the images.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this JSON file too.")
 @click.option("--strict", is_flag=True, help="Stop at an image that cannot be read instead of leaving it out.")
 @common.model_option
@@ -43,8 +50,9 @@ def command(
     name: str | None,
     images: Path | None,
     data: Path,
-    num: int,
+    num: int | None,
     reference_num: int | None,
+    resize: bool,
     steps: int | None,
     solver: str | None,
     grid: str | None,
@@ -64,52 +72,99 @@ def command(
     FID takes at least 2,048 images on both sides; below that there is KID alone. The published figures take 50,000
     samples and the whole training set; the report says whether that was so. Images stream: no folder is needed.
     """
-    if images is not None and (name is not None or model is not None):
-        raise ValueError("--images scores a folder, MODEL and --model a model: give one of them")
-    if num < 1:
-        raise ValueError(f"num is {num}; allowed is a whole number from 1")
+    sampling = {"num": num, "steps": steps, "solver": solver, "grid": grid, "eta": eta, "batch": batch}
+    if images is not None:
+        _check_alone(name, model, sampling)
+    else:
+        common.check_model(name, model)
+    if num is not None and num < 2:
+        raise ValueError(f"num is {num}; allowed is a whole number from 2")
     if out is not None:
         common.check_output(out, overwrite=overwrite)
     skipped = common.Skipped(strict)
-    import torch
-
-    from attenua import reports
-    from attenua.data import load
-
-    generation = None if images is not None else common.load_model(name, model, device)
-    if generation is not None:
-        rule = generation.rule(solver, eta)
-        settings: dict[str, Any] = generation.settings(steps, rule, generation.times(rule, grid), seed)
-        settings["model"] = name or Path(str(model)).name
-        settings["default"] = solver is None and grid is None and eta is None
-        network = generation.model.config.network
-        size, count = network.image_size, num
+    chosen = common.resolve_device(device)
+    if images is None:
+        subject = _model(common.load_model(name, model, device), name or Path(str(model)).name, seed, sampling)
     else:
-        folder = load(Path(str(images)), strict=strict, on_skip=skipped)
-        settings, size, count = {"images": folder.name}, folder.images.shape[-1], len(folder)
-    reference = load(data, strict=strict, on_skip=skipped)
-    if reference.images.shape[-1] != size:
-        raise ValueError(f"the reference's images are {reference.images.shape[-1]} pixels wide, those to score {size}")
+        subject = _pictures(common.load_data(images, skipped, strict=strict))
+    reference = common.load_data(data, skipped, strict=strict, size=subject.size if resize else None)
+    height, width = reference.images.shape[-2:]
+    if (height, width) != (subject.size, subject.width):
+        raise ValueError(
+            f"the reference {reference.name} has images of {height} x {width} pixels, those to score have "
+            f"{subject.size} x {subject.width}: they must be equal (--resize makes the reference's so)"
+        )
+    from attenua import reports
     from attenua.tasks.evaluation import Evaluation
 
-    with common.progress("evaluating", unit="images", quiet=quiet) as update:
-        evaluation = Evaluation(
-            reference,
-            reference_num=reference_num,
-            device=common.resolve_device(device),
-            report=lambda _what, done, of: update(done, of),
-        )
-        if generation is None:
-            figures = evaluation.score(torch.split(folder.images, 500), count)
-        else:
-            figures = evaluation.model(generation, num, steps=steps, seed=seed, solver=rule, grid=grid, batch=batch)
-    rows = evaluation.rows(figures, settings)
-    protocol = evaluation.protocol(count)
-    result: dict[str, Any] = {"figures": figures, "rows": rows, "protocol": protocol}
+    evaluation = Evaluation(reference, reference_num=reference_num, device=chosen)
+    with common.progress(f"reference {evaluation.data.name}", unit="images", quiet=quiet) as update:
+        evaluation.report = lambda _what, done, of: update(done, of)
+        evaluation.reference()
+    with common.progress("scoring", total=subject.count, unit="images", quiet=quiet) as update:
+        evaluation.report = lambda _what, done, of: update(done, of)
+        figures = evaluation.score(subject.batches(), subject.count)
+    rows = evaluation.rows(figures, subject.settings)
+    protocol = {**evaluation.protocol(subject.count), "resized": resize}
+    result: dict[str, Any] = {"benchmark": "evaluate", "protocol": protocol, "rows": rows}
     if out is not None:
         result = reports.write_report(out, "evaluate", rows, protocol)
     kind = "the published protocol" if protocol["published"] else "screening, not the published protocol"
-    text = [f"{row['metric'].upper():4} {row['value']:.4f}" for row in rows]
-    text.append(f"{count:,} images against {protocol['reference_images']:,} of {evaluation.data.name} ({kind})")
+    text = [f"{row['metric'].upper()} {row['value']:.4f}" + _scatter(row) for row in rows]
+    text.append(f"{subject.count:,} images against {protocol['reference_images']:,} of {evaluation.data.name} ({kind})")
     common.emit(result, as_json=as_json, text=text)
     skipped.finish()
+
+
+class _Subject(NamedTuple):
+    """What is scored: how many images, of which height (size) and width, made by what, and the images in batches."""
+
+    count: int
+    size: int
+    width: int
+    settings: dict[str, Any]
+    batches: Callable[[], Iterable[Bytes]]
+
+
+def _check_alone(name: str | None, model: Path | None, sampling: dict[str, Any]) -> None:
+    """Raise ValueError where --images comes with what belongs to a model."""
+    if name is not None or model is not None:
+        raise ValueError("--images scores a folder, MODEL and --model a model: give one of them")
+    given = [f"--{key}" for key, value in sampling.items() if value is not None]
+    if given:
+        raise ValueError(f"{given[0]} belongs to a model's samples; --images scores all images of the folder")
+
+
+def _model(generation: Generation, name: str, seed: int, sampling: dict[str, Any]) -> _Subject:
+    """A model's samples, made as they are scored."""
+    from attenua.tasks.evaluation import PUBLISHED
+
+    asked = {key: value for key, value in sampling.items() if key != "num"}
+    num = PUBLISHED if sampling["num"] is None else int(sampling["num"])
+    made = [_settings(generation, asked["steps"], asked["solver"], asked["grid"], asked["eta"], seed)]
+    made.append(_settings(generation, None, None, None, None, 0))
+    settings = {"model": name, **made[0], "default": made[0] == made[1]}
+    side = generation.model.config.network.image_size
+    return _Subject(num, side, side, settings, lambda: generation.batches(num, seed=seed, **asked))
+
+
+def _settings(
+    generation: Generation, steps: int | None, solver: str | None, grid: str | None, eta: float | None, seed: int
+) -> dict[str, Any]:
+    rule = generation.rule(solver, eta)
+    return generation.settings(steps, rule, generation.times(rule, grid, steps), seed)
+
+
+def _pictures(pictures: ImageSet) -> _Subject:
+    """A folder's images. Raises ValueError where there is but one."""
+    import torch
+
+    count, _, height, width = pictures.images.shape
+    if count < 2:
+        raise ValueError(f"{pictures.name} has {count} image; at least 2 are needed for KID, 2,048 for FID")
+    settings = {"images": pictures.name}
+    return _Subject(count, height, width, settings, lambda: torch.split(pictures.images, 500))
+
+
+def _scatter(row: dict[str, Any]) -> str:
+    return f" +- {row['deviation']:.4f} (deviation over subsets)" if "deviation" in row else ""

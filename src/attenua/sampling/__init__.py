@@ -1,5 +1,7 @@
 """Sampling: grids, solvers, the loop, and noise keyed by image."""
 
+from attenua.sampling.fit import Fit, fit
+from attenua.sampling.fitted import Fitted, fingerprint
 from attenua.sampling.grids import GRIDS, Grid, Karras, LogSNR, Plan, Times, Uniform, grid
 from attenua.sampling.multistep import Multistep, Multistep3, SDEMultistep, UniPC2, UniPC3
 from attenua.sampling.noise import ImageNoise
@@ -9,7 +11,7 @@ from attenua.sampling.solvers import Ancestral, Flow, Past, Posterior, Released,
 from attenua.sampling.suite import SOLVERS, solver
 
 __all__ = [
-    "GRIDS", "SOLVERS", "Ancestral", "Flow", "Grid", "Heun", "ImageNoise", "Karras", "LogSNR", "Multistep",
-    "Multistep3", "Past", "Plan", "Posterior", "Released", "SDEMultistep", "Solver", "Step", "Times", "UniPC2",
-    "UniPC3", "Uniform", "choose_grid", "grid", "sample", "solver", "to_bytes",
+    "GRIDS", "SOLVERS", "Ancestral", "Fit", "Fitted", "Flow", "Grid", "Heun", "ImageNoise", "Karras", "LogSNR",
+    "Multistep", "Multistep3", "Past", "Plan", "Posterior", "Released", "SDEMultistep", "Solver", "Step", "Times",
+    "UniPC2", "UniPC3", "Uniform", "choose_grid", "fingerprint", "fit", "grid", "sample", "solver", "to_bytes",
 ]  # fmt: skip

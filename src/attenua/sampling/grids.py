@@ -13,8 +13,8 @@ from torch import Tensor
 
 from attenua.model import AttenuationModel
 from attenua.process import Process
-from attenua.sampling.tiles import TiledModel
 from attenua.sampling.solvers import Solver
+from attenua.sampling.tiles import TiledModel
 
 MEAN = "+mean"
 """What a grid's name ends in where the data mean stands for a call at t = 1."""

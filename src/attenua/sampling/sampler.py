@@ -89,6 +89,9 @@ def sample(
         condition = model.encode(condition)
     x = noise() * float(model.process.sigma(times[0]))
     if mean:
+        if model.data_mean.shape != x.shape[1:]:
+            sizes = f"{list(model.data_mean.shape)}, the pictures are {list(x.shape[1:])}"
+            raise ValueError(f"the data mean that the grid starts with is {sizes}; choose a grid without it")
         x = x + model.data_mean.to(torch.float32) * float(model.process.a(times[0]))
     history: list[Past] = []
     try:

@@ -14,7 +14,7 @@ from attenua.config import SamplingConfig
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.process import Process
-from attenua.sampling import Grid, Solver, Step, choose_grid, sample, to_bytes
+from attenua.sampling import Fitted, Grid, Solver, Step, choose_grid, sample, to_bytes
 from attenua.sampling import solver as solver_named
 from attenua.shapes import Bytes
 
@@ -26,7 +26,8 @@ class Generation:
     """A model that generates: what `attenua.load` returns.
 
     model: the AttenuationModel; header: what its file says (configuration, record, size, SHA-256); sampling: the
-    defaults of `sample`. A process of the user's own may replace the configured one.
+    defaults of `sample`. A process of the user's own may replace the configured one. Raises ValueError where the tensors
+    do not fit the configuration, or are not finite.
     """
 
     def __init__(self, path: Path, device: torch.device | None = None, process: Process | None = None) -> None:
@@ -36,7 +37,13 @@ class Generation:
         self.model = AttenuationModel(content.config, process)
         expected = {f"network.{key}": tuple(value.shape) for key, value in self.model.network.named_parameters()}
         expected |= {"mu": tuple(self.model.mu.shape), "data_mean": tuple(self.model.data_mean.shape)}
-        weights.compare(expected, {key: tuple(value.shape) for key, value in content.tensors.items()})
+        try:
+            weights.compare(expected, {key: tuple(value.shape) for key, value in content.tensors.items()})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        broken = [key for key, value in content.tensors.items() if not bool(torch.isfinite(value).all())]
+        if broken:
+            raise ValueError(f"{path} is damaged: {broken[0]} has values that are no finite numbers")
         self.model.load_state_dict(dict(content.tensors))
         self.model.requires_grad_(False)
         self.model.eval()
@@ -95,11 +102,9 @@ class Generation:
         """Yield the pictures of `sample` batch by batch, on the CPU: memory does not grow with `num`."""
         if num < 1:
             raise ValueError(f"num is {num}; allowed is a whole number from 1")
-        size = batch or BATCH[self.device.type]
-        if size < 1:
-            raise ValueError(f"batch is {size}; allowed is a whole number from 1")
+        size = self.batch_size(batch)
         rule = self.rule(solver, eta)
-        chosen = self.times(rule, grid)
+        chosen = self.times(rule, grid, steps)
         conditions = self._labels(num, labels)
         network = self.model.config.network
         calls = steps if steps is not None else self.sampling.steps
@@ -118,6 +123,13 @@ class Generation:
             )
             yield to_bytes(made).cpu()
 
+    def batch_size(self, batch: int | None) -> int:
+        """Return the pictures of a network call: `batch`, or what suits the device. Raises ValueError below 1."""
+        size = BATCH[self.device.type] if batch is None else batch
+        if size < 1:
+            raise ValueError(f"batch is {size}; allowed is a whole number from 1")
+        return size
+
     def rule(self, solver: Solver | str | None, eta: float | None) -> Solver:
         """Return the solver for a name (None: the model's default, with its eta where none is given)."""
         if isinstance(solver, Solver):
@@ -126,8 +138,21 @@ class Generation:
             return solver_named(self.sampling.solver, self.sampling.eta if eta is None else eta)
         return solver_named(solver, eta)
 
-    def times(self, rule: Solver, grid: Grid | str | Sequence[float] | None) -> Grid | Sequence[float]:
-        """Return the grid for a choice: None is the solver's own, else the model's default."""
+    def times(
+        self, rule: Solver, grid: Grid | str | Sequence[float] | None, steps: int | None = None
+    ) -> Grid | Sequence[float]:
+        """Return the grid for a choice: None is the one fitted for `steps` (None: the model's own number of them).
+
+        Without such a one it is the solver's own, else the model's default. Raises ValueError where "fitted" is named
+        and there is none.
+        """
+        if grid is None or grid == Fitted.name:
+            found = Fitted.find(self.sampling.fitted, rule, self.sampling.steps if steps is None else steps)
+            if found is not None:
+                return found
+        if grid == Fitted.name:
+            known = ", ".join(f"{item.steps} ({item.solver})" for item in self.sampling.fitted) or "none"
+            raise ValueError(f"no grid is fitted for {steps} steps of {rule.name!r}; fitted: {known}")
         if grid is None or isinstance(grid, str):
             return choose_grid(rule, grid or rule.grid or self.sampling.grid)
         return grid
@@ -150,7 +175,7 @@ class Generation:
             "nfe": steps if steps is not None else self.sampling.steps,
             "solver": rule.name,
             "eta": getattr(rule, "eta", None),
-            "grid": grid.name if isinstance(grid, Grid) else list(grid),
+            "grid": grid.label if isinstance(grid, Grid) else list(grid),
             "seed": seed,
         }
 

@@ -1,0 +1,218 @@
+"""Fitting a grid: the times of few calls, and what they are weighed by, that end nearest to a fine reference.
+
+The idea is in the literature (GITS, Chen et al. 2024; AMED, Zhou et al. 2024; S4S, Frankel et al. 2025): few numbers,
+a few hundred trajectories, and the distance of end points from those of many steps. Here the search is that of
+Levenberg and Marquardt: the residual has as many entries as the trajectories have pixels, so a handful of evaluations
+tells the curvature in every number; Broyden's update spares most derivatives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from attenua.config import FittedGrid
+from attenua.model import AttenuationModel
+from attenua.sampling.fitted import fingerprint, weighted
+from attenua.sampling.grids import Grid, Karras, Plan, check
+from attenua.sampling.multistep import Multistep
+from attenua.sampling.sampler import sample
+from attenua.sampling.solvers import Solver
+from attenua.sampling.tiles import TiledModel
+
+STEP = 0.02
+"""Of a derivative, in lambda, in the logarithm of its gaps and in weights."""
+STRIDE = 0.7
+"""The most that a number changes in one step of the search."""
+WORTH = 0.99
+"""Weights are kept where they leave at most this share of the distance on trajectories that the fit did not see."""
+
+Residual = Callable[[Tensor], Tensor]
+Report = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Trial(Grid):
+    """A grid in the middle of the search."""
+
+    fall: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    def points(self, process: object, s_d: float, steps: int) -> Tensor:
+        """Return the times."""
+        return torch.tensor(self.fall, dtype=torch.float64)
+
+    def plan(self, model: AttenuationModel | TiledModel, rule: Solver, calls: int) -> Plan:
+        """Return the times and rules as they are."""
+        times = check([*self.fall, 0.0])
+        return Plan(times, weighted(rule.rules(calls, times[0]), self.weights), self.mean)
+
+
+@dataclass
+class Fit:
+    """What a fit works on: a model, its reference end points, and the numbers of the images.
+
+    trajectories: images 0.. of the seed that are fitted to; held_out: how many after those the result is measured on;
+    reference: calls of the fine trajectories (multistep on karras); batch: images a network call.
+    """
+
+    model: AttenuationModel
+    trajectories: int = 256
+    held_out: int = 64
+    reference: int = 64
+    seed: int = 0
+    batch: int = 64
+    ends: Tensor = field(init=False)
+    evaluations: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        if min(self.trajectories, self.held_out, self.batch) < 1 or self.reference < 8:
+            raise ValueError("a fit needs trajectories, held-out ones and a batch from 1, and a reference from 8 calls")
+        self.ends = self.run(Multistep(), Karras(), self.reference, range(self.trajectories + self.held_out))
+
+    def run(self, rule: Solver, grid: Grid, calls: int, indices: Sequence[int]) -> Tensor:
+        """Return end points as pictures, [B, C, H, W]."""
+        network, made = self.model.config.network, []
+        for start in range(0, len(indices), self.batch):
+            rows = indices[start : start + self.batch]
+            shape = (len(rows), network.channels, network.image_size, network.image_size)
+            made.append(
+                sample(self.model, shape, steps=calls, seed=self.seed, solver=rule, grid=grid, indices=rows).cpu()
+            )
+        return torch.cat(made)
+
+    def residual(self, rule: Solver, grid: Grid, calls: int, *, seen: bool) -> Tensor:
+        """Return end points less the reference's, flat: of the trajectories that are fitted to, or of the others."""
+        count = self.trajectories
+        rows = range(count) if seen else range(count, count + self.held_out)
+        self.evaluations += 1
+        return (self.run(rule, grid, calls, rows) - self.ends[rows.start : rows.stop]).flatten()
+
+    def distance(self, rule: Solver, grid: Grid, calls: int) -> float:
+        """Return the root mean square distance on trajectories that no fit sees, in picture values."""
+        return rms(self.residual(rule, grid, calls, seen=False))
+
+
+def rms(values: Tensor) -> float:
+    """Return the root of the mean square; infinite where a value is not finite."""
+    found = float(values.double().square().mean().sqrt())
+    return found if math.isfinite(found) else math.inf
+
+
+def fit(work: Fit, rule: Solver, calls: int, *, rounds: int = 6, report: Report | None = None) -> FittedGrid:
+    """Return the grid for a rule and a number of calls, with its distance and that of the default grid, both held out.
+
+    Times are fitted first; the weights of the rule `multistep` after that, together with the times, and kept where
+    they pay. rounds: of the search, each of one to a few evaluations. report(evaluations, distance) is called as it
+    goes. Raises ValueError for a rule with fresh noise (its end points are no function of the start) or of another law.
+    """
+    rule.check(work.model.process)
+    if rule.name in ("posterior", "released", "ancestral", "sde-dpmpp-2m"):
+        raise ValueError(
+            f"the solver {rule.name!r} draws fresh noise: a grid can be fitted for deterministic ones alone"
+        )
+    if calls < 2:
+        raise ValueError(f"steps is {calls}; a grid can be fitted from 2")
+    space = Space(work, rule, calls)
+    start = Karras().plan(work.model, rule, calls)
+    numbers = search(space.residual, space.numbers(start.times[:-1]), rounds, report)
+    best = space.grid(numbers)
+    distance = work.distance(rule, best, calls)
+    if isinstance(rule, Multistep):
+        own = torch.tensor(space.weights(best.fall), dtype=torch.float64)
+        wide = search(space.residual, torch.cat([numbers, own]), rounds, report)
+        other = work.distance(rule, space.grid(wide), calls)
+        if other < WORTH * distance:
+            best, distance = space.grid(wide), other
+    unfitted = work.distance(rule, Karras(), calls)
+    own_print = fingerprint(work.model)
+    return FittedGrid(calls, rule.name, best.fall, best.weights, best.mean, own_print, distance, unfitted)
+
+
+@dataclass
+class Space:
+    """The numbers of the search: lambda of the first time, logarithms of the gaps, and weights from the second step."""
+
+    work: Fit
+    rule: Solver
+    calls: int
+
+    def numbers(self, times: Sequence[float]) -> Tensor:
+        """Return the numbers of falling times."""
+        places = self.work.model.process.log_snr(torch.tensor(times, dtype=torch.float64))
+        return torch.cat([places[:1], torch.log(torch.diff(places))])
+
+    def grid(self, numbers: Tensor) -> Trial:
+        """Return the grid of numbers; the data mean starts it."""
+        count = len(self.rule.rules(self.calls, 0.5))
+        places = torch.cumsum(torch.cat([numbers[:1], torch.exp(numbers[1:count])]), 0)
+        times = self.work.model.process.time_of_ratio(torch.exp(-places)).tolist()
+        weights = numbers[count:].tolist()
+        return Trial(mean=True, fall=tuple(times), weights=(0.0, *weights) if weights else ())
+
+    def weights(self, times: Sequence[float]) -> list[float]:
+        """Return the published rule's weights of the steps after the first."""
+        places = self.work.model.process.log_snr(torch.tensor(times, dtype=torch.float64))
+        gaps = torch.diff(places).tolist()
+        return [after / (2 * before) for before, after in zip(gaps, gaps[1:], strict=False)] + [0.0]
+
+    def residual(self, numbers: Tensor) -> Tensor:
+        """Return the residual of the trajectories that are fitted to; infinite where numbers make no grid."""
+        try:
+            return self.work.residual(self.rule, self.grid(numbers), self.calls, seen=True)
+        except ValueError:  # times that rounding has made equal
+            return torch.full((1,), math.inf)
+
+
+def search(residual: Residual, start: Tensor, rounds: int, report: Report | None = None) -> Tensor:
+    """Return the numbers of least squares, by Levenberg's and Marquardt's steps with Broyden's updates.
+
+    A step that does not help is shortened twice; then derivatives are taken anew, and the search ends where they were
+    fresh, or where a round gains less than a thousandth.
+    """
+    here, value = start, residual(start)
+    slopes, fresh, damping, evaluations = jacobian(residual, here, value), True, 1e-3, 1 + len(start)
+    for _ in range(rounds):
+        before = rms(value)
+        for _attempt in range(3):
+            move = solve(slopes, value, damping)
+            there, found = here + move, residual(here + move)
+            evaluations += 1
+            if rms(found) < rms(value):
+                slopes = slopes + torch.outer(move.float(), found - value - move.float() @ slopes) / float(move @ move)
+                here, value, damping, gained = there, found, damping / 4, True
+                break
+            damping, gained = max(damping, 1e-3) * 8, False
+        if report is not None:
+            report(evaluations, rms(value))
+        slow = not gained or rms(value) > 0.99 * before
+        if slow and fresh and (not gained or rms(value) > 0.999 * before):
+            break
+        fresh = slow
+        if slow:
+            slopes, damping = jacobian(residual, here, value), 1e-3
+            evaluations += len(here)
+    return here
+
+
+def jacobian(residual: Residual, here: Tensor, value: Tensor) -> Tensor:
+    """Return the derivatives of the residual, [numbers, entries], by differences."""
+    rows = []
+    for place in range(len(here)):
+        there = here.clone()
+        there[place] += STEP
+        rows.append((residual(there) - value) / STEP)
+    return torch.stack(rows)
+
+
+def solve(slopes: Tensor, value: Tensor, damping: float) -> Tensor:
+    """Return the damped Gauss-Newton step, float64, no entry of it beyond STRIDE."""
+    normal = (slopes @ slopes.T).double()
+    size = normal.diagonal()
+    damped = normal + torch.diag(damping * size + 1e-9 * size.max())
+    move: Tensor = -torch.linalg.solve(damped, (slopes @ value).double())
+    return move * min(1.0, STRIDE / max(float(move.abs().max()), 1e-12))
