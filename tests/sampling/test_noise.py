@@ -37,6 +37,15 @@ def test_seeds_images_and_draws_are_independent() -> None:
     assert float(correlations.abs().max()) < 5 / 64
 
 
+def test_a_draw_is_no_later_part_of_another() -> None:
+    """Counters of two draws must not overlap, or one would be the other, shifted."""
+    noise = ImageNoise(0, [0, 1], (1, 64, 64))
+    draws = [draw for _ in range(3) for draw in noise().flatten(1)]
+    for position, draw in enumerate(draws):
+        for other in draws[position + 1 :]:
+            assert float(torch.isin(draw, other).float().mean()) < 0.01
+
+
 def test_it_is_standard_normal() -> None:
     values = ImageNoise(3, range(4), (3, 128, 128))().double()
     assert values.dtype == torch.float64
