@@ -20,8 +20,10 @@ __all__ = [
     "Scalar",
     "append_line",
     "commit",
+    "lines",
     "machine",
     "read_lines",
+    "read_rows",
     "versions",
     "write_report",
 ]
@@ -131,6 +133,39 @@ def write_report(path: str | Path, name: str, rows: Sequence[Row], protocol: Row
     }
     write_bytes(path, (_json(report, indent=2) + "\n").encode())
     return report
+
+
+def read_rows(path: str | Path) -> list[dict[str, Scalar]]:
+    """Return a report's rows. Raises FileNotFoundError without a file, ValueError on one that is no report."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        sound = bool(rows) and all({"metric", "value"} <= row.keys() for row in rows)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise ValueError(f'{path} is not a report: it must be a JSON object with "rows" of "metric" and "value"')
+    result: list[dict[str, Scalar]] = rows
+    return result
+
+
+def lines(rows: Sequence[Row], metric: str) -> dict[str, list[tuple[float, float]]]:
+    """Return points (nfe, value) of a metric by what they belong to: model, solver and grid, as far as they differ.
+
+    Raises ValueError where no row has the metric with network calls.
+    """
+    found = [row for row in rows if row["metric"] == metric and isinstance(row.get("nfe"), int)]
+    if not found:
+        known = ", ".join(sorted({str(row["metric"]) for row in rows}))
+        raise ValueError(f"no row has {metric!r} with network calls (nfe); the metrics are {known}")
+    keys = [key for key in ("model", "solver", "grid") if len({row.get(key) for row in found}) > 1] or ["solver"]
+    result: dict[str, list[tuple[float, float]]] = {}
+    for row in found:
+        name = ", ".join(str(row.get(key)) for key in keys)
+        result.setdefault(name, []).append((float(row["nfe"] or 0), float(row["value"] or 0)))
+    return result
 
 
 def append_line(path: str | Path, values: Mapping[str, object]) -> None:

@@ -20,6 +20,7 @@ COMMANDS: tuple[tuple[str, str], ...] = (
     ("train", "Train a model, or go on with one that was interrupted."),
     ("evaluate", "Score a model or a folder of images (FID, KID)."),
     ("fit-grid", "Find the best times of few network calls for a model."),
+    ("plot", "Draw a report's figures against network calls."),
     ("export", "Write a model as one file of weights with its configuration."),
     ("models", "List the models that are shipped and cached."),
     ("info", "Show a model's configuration, record, terms and scores."),
