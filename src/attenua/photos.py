@@ -128,8 +128,9 @@ def _read_tiff(source: tiff.Source) -> Photo:
         raise ValueError(f"it has {1 + len(others)} pages, and a picture has one")
     _judge(tiff.number(source, first, tiff.WIDTH), tiff.number(source, first, tiff.HEIGHT))
     bits = set(tiff.bits(source, first))
-    if not bits <= {1, 2, 4, 8, 16} or len(bits) != 1:
-        raise ValueError(f"samples of {'+'.join(map(str, sorted(bits)))} bits are not read, only of 1, 2, 4, 8 or 16")
+    if len(bits) != 1 or not bits <= {1, 2, 4, 8, 16}:
+        told = f"{max(bits)} bits" if len(bits) == 1 else "different depths"
+        raise ValueError(f"samples of {told} are not read, only of 1, 2, 4, 8 or 16 bits")
     info = {"icc_profile": first[tiff.ICC].value} if tiff.ICC in first else {}
     try:
         exif = tiff.exif_of(source, first)
@@ -161,9 +162,10 @@ def _judge(width: int, height: int) -> None:
 
 
 def _scale_transparency(picture: Image.Image, depth: int) -> None:
-    """Pillow scales grey of 2 and 4 bits to 8, but not the grey that is transparent."""
-    if picture.mode == "L" and depth in (2, 4) and isinstance(picture.info.get("transparency"), int):
-        picture.info["transparency"] = picture.info["transparency"] * 255 // (2**depth - 1)
+    """Pillow scales grey of few bits to 8, but not always the grey that is transparent."""
+    noted = picture.info.get("transparency")
+    if picture.mode in ("1", "L") and depth in (1, 2, 4) and isinstance(noted, int) and noted < 2**depth:
+        picture.info["transparency"] = noted * 255 // (2**depth - 1)
 
 
 def _samples(picture: Image.Image) -> _Samples:

@@ -201,8 +201,8 @@ def _samples(source: Source, page: dict[int, Entry], count: int) -> Samples:
     grid = planes, -(-height // down), -(-width // across)
     offsets = source.numbers(page[TILE_OFFSETS if tiled else OFFSETS])
     counts = source.numbers(page[TILE_COUNTS if tiled else COUNTS])
-    if not len(offsets) == len(counts) == np.prod(grid):
-        raise ValueError(f"it has {len(offsets)} pieces of {grid[0] * grid[1] * grid[2]}")
+    if not len(offsets) == len(counts) == grid[0] * grid[1] * grid[2]:
+        raise ValueError("its table of strips or tiles does not fit its size")
     whole = np.empty((planes, height, width, per), np.uint16)
     places = list(np.ndindex(grid))
     batch = max(1, _GROUP // (down * across * per * 2))
