@@ -356,6 +356,16 @@ def test_what_other_programs_compress_is_read(tmp_path, monkeypatch, method, pac
     assert np.array_equal(samples_of(read(tmp_path / "a.tif")), samples)
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "tiff_deflate", "lzma"])
+@pytest.mark.parametrize("predictor", [1, 2])
+def test_libtiff_s_own_compression_is_read(tmp_path, compression, predictor):
+    samples = levels(70, 60, 1, 16) >> np.linspace(0, 15, 60).astype(np.uint16)[None, :, None]
+    info = {317: predictor} if "lzw" in compression or "deflate" in compression or compression == "lzma" else {}
+    picture = Image.fromarray(samples[..., 0])
+    saved(tmp_path / "a.tif", picture, "TIFF", compression=compression, tiffinfo=info)
+    assert np.array_equal(samples_of(read(tmp_path / "a.tif")), samples)
+
+
 def test_associated_alpha_is_divided_out(tmp_path):
     samples = np.array([[[1000, 2000, 3000, 32768], [0, 0, 0, 0], [9, 8, 7, 65535]]], np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", extrasamples=["assocalpha"])
