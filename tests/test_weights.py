@@ -271,7 +271,7 @@ def test_a_damaged_header_is_never_a_traceback_of_another_kind(tmp_path: Path) -
     length = 8 + int.from_bytes(whole[:8], "little")
     said: list[str] = []
     for position in range(length):
-        for flip in (1, 0x10, 0x80):
+        for flip in (1, 0x80):
             spoilt = bytearray(whole)
             spoilt[position] ^= flip
             path.write_bytes(spoilt)
