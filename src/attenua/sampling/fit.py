@@ -18,7 +18,7 @@ from torch import Tensor
 from attenua.config import FittedGrid
 from attenua.model import AttenuationModel
 from attenua.sampling.fitted import fingerprint, weighted
-from attenua.sampling.grids import Grid, Karras, Plan, check
+from attenua.sampling.grids import Grid, Karras, LogSNR, Plan, check
 from attenua.sampling.multistep import Multistep
 from attenua.sampling.sampler import sample
 from attenua.sampling.solvers import Solver
@@ -30,6 +30,9 @@ STRIDE = 0.7
 """The most that a number changes in one step of the search."""
 WORTH = 0.99
 """Weights are kept where they leave at most this share of the distance on trajectories that the fit did not see."""
+
+STARTS = (Karras(), Karras(n_max=20.0), LogSNR(n_max=20.0))
+"""The search begins at the best of these; with the data mean a grid need not begin where the image is all noise."""
 
 Residual = Callable[[Tensor], Tensor]
 Report = Callable[[int, float], None]
@@ -103,7 +106,7 @@ def rms(values: Tensor) -> float:
     return found if math.isfinite(found) else math.inf
 
 
-def fit(work: Fit, rule: Solver, calls: int, *, rounds: int = 6, report: Report | None = None) -> FittedGrid:
+def fit(work: Fit, rule: Solver, calls: int, *, rounds: int = 12, report: Report | None = None) -> FittedGrid:
     """Return the grid for a rule and a number of calls, with its distance and that of the default grid, both held out.
 
     Times are fitted first; the weights of the rule `multistep` after that, together with the times, and kept where
@@ -118,8 +121,9 @@ def fit(work: Fit, rule: Solver, calls: int, *, rounds: int = 6, report: Report 
     if calls < 2:
         raise ValueError(f"steps is {calls}; a grid can be fitted from 2")
     space = Space(work, rule, calls)
-    start = Karras().plan(work.model, rule, calls)
-    numbers = search(space.residual, space.numbers(start.times[:-1]), rounds, report)
+    starts = [space.numbers(grid.plan(work.model, rule, calls).times[:-1]) for grid in STARTS]
+    start = min(starts, key=lambda numbers: rms(space.residual(numbers)))
+    numbers = search(space.residual, start, rounds, report)
     best = space.grid(numbers)
     distance = work.distance(rule, best, calls)
     if isinstance(rule, Multistep):
