@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageSequence, JpegImagePlugin
 
 from attenua import images, photos, tiff
+from attenua import png as attenua_png
 from attenua.photos import Photo, pairs, read, settings_of, write
 
 few = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -225,6 +226,13 @@ def test_every_filter_of_png_is_undone(tmp_path, channels, height, width, seed):
     assert np.array_equal(samples_of(read(tmp_path / "a.png")), samples)
     *_, rows, _ = pypng.Reader(bytes=(tmp_path / "a.png").read_bytes()).read()
     assert np.array_equal(np.array([list(row) for row in rows]).reshape(samples.shape), samples)
+
+
+def test_paeth_s_neighbour_is_the_standard_s_on_every_tie():
+    steps = np.array([0, 1, 2, 3, 5, 6, 9, 128, 253, 254, 255], np.uint8)
+    triples = np.stack(np.meshgrid(steps, steps, steps)).reshape(3, 1, -1)
+    wanted = [min((a, b, c), key=lambda each: abs(a + b - c - each)) for a, b, c in triples[:, 0].T.tolist()]
+    assert attenua_png._paeth(*triples)[0].tolist() == wanted
 
 
 @few

@@ -19,19 +19,24 @@ from attenua.cli import errors
 if TYPE_CHECKING:
     import torch  # at run time only where a device is chosen: the help of a command needs none
 
+    from attenua.data import ImageSet
     from attenua.tasks import Generation
 
 __all__ = [
     "OneOf",
     "Skipped",
     "Update",
+    "check_folder",
+    "check_model",
     "check_output",
     "device_option",
     "emit",
     "json_option",
+    "load_data",
     "load_model",
     "model_option",
     "overwrite_option",
+    "own_seed_option",
     "progress",
     "quiet_option",
     "resolve_device",
@@ -66,15 +71,21 @@ def device_option(command: Command) -> Command:
 def seed_option(command: Command) -> Command:
     """Add `--seed` (parameter `seed`, from 0 to 2^63 - 1: what torch's generators take)."""
     line = "Seed of everything random, from 0; the same seed gives the same result."
-
-    def check(ctx: click.Context, param: click.Parameter, value: int) -> int:
-        if not 0 <= value < 2**63:
-            raise click.BadParameter(f"{value} is not from 0 to 2^63 - 1", ctx, param)
-        return value
-
-    return click.option("--seed", type=int, default=0, show_default=True, metavar="N", callback=check, help=line)(
+    return click.option("--seed", type=int, default=0, show_default=True, metavar="N", callback=_check_seed, help=line)(
         command
     )
+
+
+def own_seed_option(command: Command) -> Command:
+    """Add `--seed` for a command whose configuration has a seed already (parameter `seed`, None where not given)."""
+    line = "Seed of everything random, from 0; the same seed gives the same result.  [default: 0]"
+    return click.option("--seed", type=int, metavar="N", callback=_check_seed, help=line)(command)
+
+
+def _check_seed(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    if value is not None and not 0 <= value < 2**63:
+        raise click.BadParameter(f"{value} is not from 0 to 2^63 - 1", ctx, param)
+    return value
 
 
 def json_option(command: Command) -> Command:
@@ -133,6 +144,19 @@ def check_output(path: Path, *, overwrite: bool) -> Path:
         raise FileNotFoundError(f"the folder {folder} of the output {path.name} does not exist")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"the folder {folder} of the output {path.name} cannot be written")
+    return path
+
+
+def check_folder(path: Path) -> Path:
+    """Return `path` if it is a folder that can be written, or one can be made there, before the work for it is done.
+
+    Raises NotADirectoryError where a file is in the way, PermissionError where nothing can be written.
+    """
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, so {path} cannot be a folder: name another output")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"the folder {there} of the output {path} cannot be written")
     return path
 
 
@@ -239,14 +263,39 @@ def _plain(value: object) -> str:
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
 
 
-def load_model(name: str | None, path: Path | None, device: str) -> Generation:
-    """Return the model that MODEL or `--model` names, on the device; ValueError where neither or both are given."""
-    if (name is None) == (path is None):
-        from attenua import weights
+def check_model(name: str | None, path: Path | None) -> Path:
+    """Return the file of the model that MODEL or `--model` names, without torch and without reading it.
 
-        known = ", ".join(weights.catalogue())
+    Raises ValueError where neither or both are given, or the name is unknown; FileNotFoundError where there is no file.
+    """
+    from attenua import weights
+
+    if (name is None) == (path is None):
         given = "neither is given" if name is None else f"MODEL is {name!r} and --model is {str(path)!r}"
-        raise ValueError(f"one of MODEL ({known}) and --model PATH is needed: {given}")
+        known = ", ".join(weights.catalogue())
+        raise ValueError(f"one of MODEL ({known}, or a file of weights) and --model PATH is needed: {given}")
+    return weights.find(str(name if path is None else path))
+
+
+def load_model(name: str | None, path: Path | None, device: str) -> Generation:
+    """Return the model that MODEL or `--model` names, on the device; errors as for `check_model`."""
+    file = check_model(name, path)
     from attenua.tasks import load
 
-    return load(str(path) if path is not None else str(name), resolve_device(device))
+    return load(str(file), resolve_device(device))
+
+
+def load_data(path: Path, skipped: Callable[[Path, str], None], *, strict: bool, size: int | None = None) -> ImageSet:
+    """Return the training pictures that `--data` or `--images` names; size: crop and resize them to it.
+
+    Raises FileNotFoundError, with the ways to data, where there are none; the rest as `attenua.data.load`.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        found = "is empty" if path.exists() else "does not exist"
+        raise FileNotFoundError(
+            f"{path} {found}: bring CIFAR-10 there with `attenua data cifar10 --root {path}`, "
+            "or name a folder or zip of images"
+        )
+    from attenua.data import load
+
+    return load(path, size=size, strict=strict, on_skip=skipped)

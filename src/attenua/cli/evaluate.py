@@ -87,12 +87,12 @@ def command(
         subject = _model(common.load_model(name, model, device), name or Path(str(model)).name, seed, sampling)
     else:
         subject = _pictures(common.load_data(images, skipped, strict=strict))
-    reference = common.load_data(data, skipped, strict=strict, size=subject.size if resize else None)
+    reference = common.load_data(data, skipped, strict=strict, size=subject.height if resize else None)
     height, width = reference.images.shape[-2:]
-    if (height, width) != (subject.size, subject.width):
+    if (height, width) != (subject.height, subject.width):
         raise ValueError(
             f"the reference {reference.name} has images of {height} x {width} pixels, those to score have "
-            f"{subject.size} x {subject.width}: they must be equal (--resize makes the reference's so)"
+            f"{subject.height} x {subject.width}: they must be equal (--resize makes the reference's so)"
         )
     from attenua import reports
     from attenua.tasks.evaluation import Evaluation
@@ -101,26 +101,26 @@ def command(
     with common.progress(f"reference {evaluation.data.name}", unit="images", quiet=quiet) as update:
         evaluation.report = lambda _what, done, of: update(done, of)
         evaluation.reference()
-    with common.progress("scoring", total=subject.count, unit="images", quiet=quiet) as update:
+    with common.progress("scoring", total=subject.num, unit="images", quiet=quiet) as update:
         evaluation.report = lambda _what, done, of: update(done, of)
-        figures = evaluation.score(subject.batches(), subject.count)
+        figures = evaluation.score(subject.batches(), subject.num)
     rows = evaluation.rows(figures, subject.settings)
-    protocol = {**evaluation.protocol(subject.count), "resized": resize}
+    protocol = {**evaluation.protocol(subject.num), "resized": resize}
     result: dict[str, Any] = {"benchmark": "evaluate", "protocol": protocol, "rows": rows}
     if out is not None:
         result = reports.write_report(out, "evaluate", rows, protocol)
     kind = "the published protocol" if protocol["published"] else "screening, not the published protocol"
     text = [f"{row['metric'].upper()} {row['value']:.4f}" + _scatter(row) for row in rows]
-    text.append(f"{subject.count:,} images against {protocol['reference_images']:,} of {evaluation.data.name} ({kind})")
+    text.append(f"{subject.num:,} images against {protocol['reference_images']:,} of {evaluation.data.name} ({kind})")
     common.emit(result, as_json=as_json, text=text)
     skipped.finish()
 
 
 class _Subject(NamedTuple):
-    """What is scored: how many images, of which height (size) and width, made by what, and the images in batches."""
+    """What is scored: how many images, of which height and width, made by what, and the images in batches."""
 
-    count: int
-    size: int
+    num: int
+    height: int
     width: int
     settings: dict[str, Any]
     batches: Callable[[], Iterable[Bytes]]

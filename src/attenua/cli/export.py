@@ -16,14 +16,18 @@ __all__ = ["command"]
 @click.option(
     "--out", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The model file to write."
 )
-@click.option("--ema", type=float, metavar="WIDTH", help="Relative width of the average, rebuilt from the snapshots.")
-@click.option("--kind", default="int8", show_default=True, help="Numbers at rest: int8, float16 or float32.")
+@click.option("--ema", type=float, metavar="WIDTH", help="Relative width of the average, above 0, below 0.28.")
+@click.option(
+    "--kind", default="int8", show_default=True, metavar="KIND", help="Numbers at rest: int8, float16 or float32."
+)
 @common.overwrite_option
 @common.json_option
 def command(run_dir: Path, out: Path, ema: float | None, kind: str, overwrite: bool, as_json: bool) -> None:
     """Write the averaged weights of a finished run as one model file.
 
-    --ema takes any relative width (0.05: the last twentieth of the run, say); without it, the run's first average.
+    --ema rebuilds an average of any relative width (0.05 weighs about the last twentieth of the run) from the run's
+    snapshots, as of the last one. Without it, the model that the finished run wrote: its first average. The path of
+    what was written is printed.
     """
     common.check_output(out, overwrite=overwrite)
     from attenua import weights

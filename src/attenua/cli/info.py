@@ -2,57 +2,100 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from attenua.cli import common
 
+if TYPE_CHECKING:
+    from attenua.config import ModelConfig
+
 __all__ = ["command"]
 
 
 @click.command("info")
-@click.argument("name", metavar="MODEL", required=False)
+@click.argument("name", metavar="[MODEL]", required=False)
 @common.model_option
 @common.json_option
 def command(name: str | None, model: Path | None, as_json: bool) -> None:
     """Show the configuration, size, training record, data and its terms, scores and SHA-256 of MODEL or of a file."""
-    if (name is None) == (model is None):
-        raise ValueError("one of MODEL and --model PATH is needed")
+    path = common.check_model(name, model)
     from attenua import weights
     from attenua.config import to_dict
 
-    header = weights.read_header(weights.find(str(name or model)))
+    header = weights.read_header(path)
     entry = next((item for item in weights.catalogue().values() if item["sha256"] == header.sha256), {})
-    record = dict(header.record)
+    parameters, flops = _size(header.config)
     result: dict[str, Any] = {
         "model": str(name or model),
-        "file": header.path.name,
+        "file": header.path,
         "bytes": header.bytes,
         "sha256": header.sha256,
         "kind": header.kind,
+        "parameters": parameters,
+        "flops_per_call": flops,
         "config": to_dict(header.config),
         "sampling": to_dict(header.sampling),
-        "record": record,
+        "record": dict(header.record),
         "scores": entry.get("scores", []),
         "remarks": entry.get("remarks", []),
     }
-    minutes = record.get("seconds", 0) / 60
-    text = [
-        f"{result['model']}: {header.path.name}, {header.bytes / 1e6:.2f} MB ({header.kind})",
-        f"SHA-256    {header.sha256}",
-        f"network    {_line(result['config']['network'])}",
-        f"process    {_line(result['config']['process'])}, s_d {header.config.s_d:g}",
-        f"sampling   {_line(result['sampling'])}",
-        f"training   {record.get('images', 0):,} images in {minutes:.0f} min on {record.get('device')}",
-        f"data       {record.get('data')}: {record.get('terms')}",
-        *(f"score      {_score(row)}" for row in result["scores"]),
-        *(f"remark     {line}" for line in result["remarks"]),
+    common.emit(result, as_json=as_json, text=[line for name, text in _table(result) for line in _wrap(name, text)])
+
+
+def _size(config: ModelConfig) -> tuple[int, int]:
+    """Return the parameters, and the operations of a network call on one picture, without memory for either."""
+    import torch
+
+    from attenua.model import AttenuationModel
+
+    with torch.device("meta"):
+        model = AttenuationModel(config)
+    return model.parameter_count(), model.flops()
+
+
+def _table(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts, as (name, text)."""
+    config, record = result["config"], result["record"]
+    numbers = f"{result['parameters']:,} parameters, {result['flops_per_call'] / 1e9:.3g} GFLOP a network call"
+    sampling = {key: value for key, value in result["sampling"].items() if not isinstance(value, list)}
+    return [
+        ("model", str(result["model"])),
+        ("file", f"{result['file']}, {result['bytes'] / 1e6:.2f} MB ({result['kind']})"),
+        ("SHA-256", result["sha256"]),
+        ("size", numbers),
+        ("network", _line(config["network"])),
+        ("process", f"{_line(config['process'])}, s_d {config['s_d']:g}"),
+        ("sampling", _line(sampling)),
+        ("training", _training(record)),
+        ("data", f"{record.get('data', 'not told')}; terms: {record.get('terms', 'not told')}"),
+        *[("score", _score(row)) for row in result["scores"]],
+        *([] if result["scores"] else [("score", "none measured for this file")]),
+        *[("remark", line) for line in result["remarks"]],
     ]
-    if not result["scores"]:
-        text.append("score      none measured for this file")
-    common.emit(result, as_json=as_json, text=text)
+
+
+def _training(record: dict[str, Any]) -> str:
+    """How a model was trained, as far as its record tells."""
+    if "images" not in record:
+        return "not told"
+    settings = record.get("training") or {}
+    told = [f"{key} {settings[key]}" for key in ("batch", "rate", "precision", "seed") if key in settings]
+    if record.get("ema") is not None:
+        told.append(f"average of relative width {record['ema']:g}")
+    minutes = record.get("seconds", 0) / 60
+    length = f"{minutes:.0f} min" if minutes >= 1 else f"{record.get('seconds', 0):.0f} s"
+    return ", ".join([f"{record['images']:,} images in {length} on {record.get('device', 'an unknown device')}", *told])
+
+
+def _wrap(name: str, text: str) -> list[str]:
+    """Lines of at most 110 columns, the text in a column of its own."""
+    return textwrap.wrap(
+        f"{name:10} {text}", 110, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _line(section: dict[str, Any]) -> str:

@@ -14,9 +14,10 @@ import click
 from attenua.cli import common
 
 if TYPE_CHECKING:
-    from attenua.config import Config
+    from attenua.config import Config, TrainingConfig
     from attenua.data import ImageSet
     from attenua.training import Progress, Trainer
+    from attenua.training.distributed import World
 
 __all__ = ["command"]
 
@@ -31,14 +32,22 @@ __all__ = ["command"]
     help="CIFAR-10's folder, or a folder or zip of images.",
 )
 @click.option(
-    "--run-dir", type=click.Path(file_okay=False, path_type=Path), help="Where it works.  [default: runs/PRESET]"
+    "--run-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The run's folder: checkpoints, logs, samples and the model.  [default: runs/PRESET]",
 )
-@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change a field: training.batch=256.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a field of the configuration, as in --set training.batch=256 (repeat for several).",
+)
 @click.option("--init", metavar="MODEL", help="Start from a model's weights: its name or file (fine-tuning).")
 @click.option("--resize", is_flag=True, help="Crop images to squares and resize them to the network's size.")
 @click.option("--strict", is_flag=True, help="Stop at an image that cannot be read instead of leaving it out.")
 @click.option("--dry-run", is_flag=True, help="Show configuration, parameters, operations and memory, and end.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Seed of everything random.  [default: 0]")
+@common.own_seed_option
 @common.device_option
 @common.quiet_option
 @common.json_option
@@ -58,8 +67,9 @@ def command(
 ) -> None:
     """Train PRESET (cifar10, cifar10-cpu, cifar10-paper); the same command again resumes.
 
-    On several GPUs: torchrun --nproc-per-node N -m attenua train PRESET. Ctrl-C and SIGTERM save a checkpoint first.
-    The path of the trained model is printed.
+    PRESET is a configuration; --dry-run shows all its fields, and --set changes any of them. On several GPUs: torchrun
+    --nproc-per-node N -m attenua train PRESET. Ctrl-C and SIGTERM save a checkpoint first. The path of the trained
+    model is printed.
     """
     from attenua import presets
     from attenua.config import override
@@ -72,14 +82,16 @@ def command(
     from attenua import weights
     from attenua.training import Trainer, distributed
 
+    folder = common.check_folder(run_dir or Path("runs") / preset)
     start = None if init is None else weights.read(weights.find(init))
     skipped = common.Skipped(strict)
     pictures = _load(data, config, resize, skipped)
     world = distributed.connect(chosen)
-    folder = run_dir or Path("runs") / preset
     try:
-        with common.progress(f"training {preset}", total=config.training.images, unit="images", quiet=quiet) as update:
-            reporter = _Reporter(update, quiet)
+        reporter = _Reporter(config.training, quiet or not world.leads)
+        with common.progress(
+            f"training {preset}", total=reporter.total, unit="images", quiet=quiet or not world.leads
+        ) as update:
             trainer = Trainer(
                 config,
                 pictures,
@@ -87,47 +99,79 @@ def command(
                 world=world,
                 init=start,
                 perceptual=_perceptual(config, world.device),
-                evaluate=_evaluation(config, pictures),
+                evaluate=_evaluation(config, pictures, world) if world.leads else None,
                 on_progress=reporter if world.leads else None,
             )
-            update(trainer.seen)
+            reporter.start(trainer.seen, update)
             complete, told = _run(trainer)
     finally:
         distributed.disconnect()
     if not complete:
-        click.echo(f"attenua: saved at {trainer.seen:,} images; the same command goes on from there", err=True)
+        if world.leads:
+            click.echo(f"attenua: saved at {trainer.seen:,} images; the same command goes on from there", err=True)
         raise click.exceptions.Exit(130 if told == signal.SIGINT else 0)
     if world.leads:
         model = folder / "model.safetensors"
-        result = {"model": model, "images": trainer.seen, "seconds": round(trainer.seconds, 1), "loss": reporter.loss}
+        loss = _last_loss(folder)
+        result = {"model": model, "images": trainer.seen, "seconds": round(trainer.seconds, 1), "loss": loss}
         common.emit(result, as_json=as_json, text=str(model))
     skipped.finish()
 
 
 class _Reporter:
-    """Moves the progress line, and keeps the last loss."""
+    """Moves the progress bar, and writes a line at every log line; silent with `quiet`."""
 
-    def __init__(self, update: common.Update, quiet: bool) -> None:
-        self.update, self.quiet, self.loss = update, quiet, None
+    def __init__(self, training: TrainingConfig, quiet: bool) -> None:
+        self.total = -(-training.images // training.batch) * training.batch  # whole batches
+        self.quiet = quiet
 
-    loss: float | None
+    update: common.Update
+
+    def start(self, seen: int, update: common.Update) -> None:
+        """Take the bar, and tell where the run stands."""
+        self.update = update
+        if seen and not self.quiet:
+            state = "complete already" if seen >= self.total else "resumed"
+            click.echo(f"{state} at {seen:,} of {self.total:,} images", err=True)
+        if 0 < seen < self.total:
+            update(seen)
 
     def __call__(self, progress: Progress) -> None:
-        self.loss = progress.loss
-        self.update(progress.images, progress.total)
+        """Take a log line of the trainer's."""
+        self.update(progress.images)
         if not self.quiet:
-            left = f"{progress.seconds_left / 60:.0f} min left"
             speed = f"{progress.images_per_second:,.0f} images/s"
+            left = f"{_duration(progress.seconds_left)} left"
             click.echo(f"{progress.images:,} images, loss {progress.loss:.4f}, {speed}, {left}", err=True)
 
 
+def _duration(seconds: float) -> str:
+    """Seconds as 40 s, 12 min or 3 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _last_loss(folder: Path) -> float | None:
+    """Return the mean loss of the last log line."""
+    from attenua import reports
+
+    losses = [line["loss"] for line in reports.read_lines(folder / "metrics.jsonl") if "loss" in line]
+    last = losses[-1] if losses else None
+    return last if isinstance(last, float) else None
+
+
 def _run(trainer: Trainer) -> tuple[bool, int | None]:
-    """Run with SIGTERM and SIGINT turned into a saved stop; a second SIGINT ends at once."""
+    """Run with SIGTERM and SIGINT turned into a saved stop; a second SIGINT ends at once.
+
+    Not so among several processes: torchrun passes on the SIGINT that the terminal has sent to each of them already.
+    """
     told: int | None = None
 
     def stop(number: int, _frame: types.FrameType | None) -> None:
         nonlocal told
-        if told == signal.SIGINT == number:
+        if told == signal.SIGINT == number and trainer.world.size == 1:
             raise KeyboardInterrupt("the run goes on from its last checkpoint with the same command")
         told = number
         trainer.stop()
@@ -141,15 +185,18 @@ def _run(trainer: Trainer) -> tuple[bool, int | None]:
 
 
 def _load(data: Path, config: Config, resize: bool, skipped: common.Skipped) -> ImageSet:
-    from attenua.data import load
-
+    """Read the pictures. Raises ValueError, with the ways out, where they do not have the network's size."""
+    side = config.model.network.image_size
     leads = os.environ.get("RANK", "0") == "0"
-    return load(
-        data,
-        size=config.model.network.image_size if resize else None,
-        strict=skipped.strict,
-        on_skip=skipped if leads else lambda path, reason: None,
-    )
+    tell = skipped if leads or skipped.strict else lambda path, reason: None
+    pictures = common.load_data(data, tell, strict=skipped.strict, size=side if resize else None)
+    height, width = pictures.images.shape[-2:]
+    if (height, width) != (side, side):
+        ways = "give --resize" + (f", or --set model.network.image_size={height}" if height == width else "")
+        raise ValueError(
+            f"the images of {data} have {height} x {width} pixels, the network takes {side} x {side}: {ways}"
+        )
+    return pictures
 
 
 def _perceptual(config: Config, device: Any) -> Any:
@@ -162,13 +209,14 @@ def _perceptual(config: Config, device: Any) -> Any:
     return Perceptual("vgg", cache=weights.cache()).to(device)
 
 
-def _evaluation(config: Config, pictures: ImageSet) -> Any:
+def _evaluation(config: Config, pictures: ImageSet, world: World) -> Any:
     """Return the function that scores the averaged model, where training.fid_every asks for it."""
     if not config.training.fid_every:
         return None
     from attenua.tasks.evaluation import Evaluation
 
-    return Evaluation(pictures, num=config.training.fid_samples, sampling=config.sampling).figures
+    training = config.training
+    return Evaluation(pictures, num=training.fid_samples, sampling=config.sampling, device=world.device).figures
 
 
 def _describe(config: Config, device: Any, as_json: bool) -> None:
@@ -177,12 +225,12 @@ def _describe(config: Config, device: Any, as_json: bool) -> None:
     from attenua.training.estimate import estimate
 
     plan = estimate(config, device)
-    result = {"config": to_dict(plan.config), **plan.figures()}
+    result = {"config": to_dict(plan.config), "device": str(device), **plan.figures()}
     text = [
         json.dumps(to_dict(plan.config), indent=2),
         f"parameters        {plan.parameters:,}",
         f"FLOPs an image    {plan.flops / 1e9:.2f} G forward, {3 * plan.flops / 1e9:.2f} G in training",
-        f"memory expected   {plan.memory / 2**30:.2f} GiB on {device} at {plan.micro_batch} images at once",
+        f"memory expected   {plan.memory / 2**30:.2f} GiB on {device}, {plan.micro_batch} images at once, plus the data",
         f"length            {config.training.images:,} images, {plan.steps:,} steps of {config.training.batch}",
     ]
     common.emit(result, as_json=as_json, text=text)

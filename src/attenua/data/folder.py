@@ -134,7 +134,7 @@ def _stack(path: Path, entries: list[_Entry], size: int | None, on_skip: OnSkip)
             sizes = [f"{file} has {h} x {w}" for file, (h, w) in ((first, stack.shape[2:]), (name, picture.shape[1:]))]
             raise ValueError(
                 f"the pictures in {path} must all have one height and width, but {' and '.join(sizes)} pixels: "
-                "give a size to crop and resize them to"
+                "give a size (--resize) to crop and resize them to"
             )
         stack[count] = picture
         count += 1

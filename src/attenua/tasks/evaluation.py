@@ -10,9 +10,10 @@ import torch
 from attenua import reports, weights
 from attenua.config import SamplingConfig
 from attenua.data import ImageSet
-from attenua.metrics.generation import Reference, score
+from attenua.metrics.generation import Extractor, Reference, score
 from attenua.metrics.inception import InceptionFeatures
 from attenua.model import AttenuationModel
+from attenua.networks import Condition
 from attenua.sampling import sample, solver, to_bytes
 from attenua.shapes import Bytes
 from attenua.tasks.generation import BATCH, Generation
@@ -20,6 +21,7 @@ from attenua.tasks.generation import BATCH, Generation
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how many pictures are done and how many there are."""
 
+INCEPTION = InceptionFeatures.name
 PUBLISHED = 50_000
 """Samples of the published protocol for CIFAR-10, against all 50,000 training pictures."""
 
@@ -28,7 +30,9 @@ class Evaluation:
     """Scores pictures against a data set: Inception features (float32), FID, KID.
 
     data: the reference; reference_num: how many of its pictures (None: all; fewer is screening and says so);
-    num, sampling: how `figures` samples a model in training. The reference's statistics are kept in the user's cache.
+    num, sampling: how `figures` samples a model in training; extractor: other features than Inception's (then the
+    figures are not the literature's). The reference's statistics are kept in the user's cache. Raises ValueError on
+    fewer than 2 reference pictures, or reference_num beyond them.
     """
 
     def __init__(
@@ -40,8 +44,13 @@ class Evaluation:
         reference_num: int | None = None,
         device: torch.device | None = None,
         report: Report | None = None,
+        extractor: Extractor | None = None,
     ) -> None:
         total = len(data)
+        if total < 2:
+            raise ValueError(
+                f"the reference {data.name} has {total} image; at least 2 are needed for KID, 2,048 for FID"
+            )
         count = total if reference_num is None else reference_num
         if not 2 <= count <= total:
             raise ValueError(f"reference-num is {count}; allowed is 2 to {total}, the pictures of {data.name}")
@@ -49,7 +58,7 @@ class Evaluation:
         self.num, self.sampling = num, sampling or SamplingConfig()
         self.device = device or torch.device("cpu")
         self.report = report or (lambda what, done, of: None)
-        self.extractor = InceptionFeatures(batch=BATCH[self.device.type]).to(self.device)
+        self.extractor: Extractor = extractor or InceptionFeatures(batch=BATCH[self.device.type]).to(self.device)
         self._reference: Reference | None = None
 
     def reference(self) -> Reference:
@@ -66,7 +75,12 @@ class Evaluation:
         return self._reference
 
     def score(self, batches: Iterable[Bytes], num: int) -> dict[str, float]:
-        """Return count, kid, kid_deviation and, from 2,048 pictures on both sides, fid; KID takes 1,000 at most."""
+        """Return count, kid, kid_deviation and, from 2,048 pictures on both sides, fid; KID takes 1,000 at most.
+
+        Raises ValueError below 2 pictures.
+        """
+        if num < 2:
+            raise ValueError(f"num is {num}; allowed is a whole number from 2")
         size = min(1000, num, len(self.data))
         reference = self.reference()
         return score(
@@ -95,7 +109,17 @@ class Evaluation:
             rows = range(start, min(start + size, self.num))
             shape = (len(rows), network.channels, network.image_size, network.image_size)
             rule = solver(chosen.solver, chosen.eta)
-            yield to_bytes(sample(model, shape, steps=chosen.steps, solver=rule, grid=chosen.grid, indices=rows)).cpu()
+            labels = torch.tensor(rows, device=model.device) % network.classes if network.classes else None
+            made = sample(
+                model,
+                shape,
+                steps=chosen.steps,
+                solver=rule,
+                grid=chosen.grid,
+                indices=rows,
+                condition=None if labels is None else Condition(labels=labels),
+            )
+            yield to_bytes(made).cpu()
 
     def rows(self, figures: dict[str, float], settings: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the figures as report rows: one a metric, flat."""
@@ -105,8 +129,12 @@ class Evaluation:
             "data_sha256": self.data.sha256(),
             "split": "train",
         }
-        values = {key: figures[key] for key in ("fid", "kid") if key in figures}
-        return [{"metric": key, "value": value, **own, **settings} for key, value in values.items()]
+        scatter = {"kid": {"deviation": figures["kid_deviation"]}}
+        return [
+            {"metric": key, "value": figures[key], **scatter.get(key, {}), **own, **settings}
+            for key in ("fid", "kid")
+            if key in figures
+        ]
 
     def protocol(self, num: int) -> dict[str, reports.Scalar]:
         """Return how the figures were measured; published: whether it is the full protocol."""
@@ -115,7 +143,7 @@ class Evaluation:
             "samples": num,
             "reference_images": len(self.data),
             "kid": f"cubic kernel, 100 subsets of {min(1000, num, len(self.data))}",
-            "published": num >= PUBLISHED and len(self.data) >= PUBLISHED,
+            "published": num >= PUBLISHED and len(self.data) >= PUBLISHED and self.extractor.name == INCEPTION,
         }
 
 

@@ -26,8 +26,8 @@ class Generation:
     """A model that generates: what `attenua.load` returns.
 
     model: the AttenuationModel; header: what its file says (configuration, record, size, SHA-256); sampling: the
-    defaults of `sample`. A process of the user's own may replace the configured one. Raises ValueError where the tensors
-    do not fit the configuration, or are not finite.
+    defaults of `sample`. A process of the user's own may replace the configured one. Raises ValueError where the
+    tensors do not fit the configuration, or are not finite.
     """
 
     def __init__(self, path: Path, device: torch.device | None = None, process: Process | None = None) -> None:

@@ -102,6 +102,8 @@ class ImageSource(Source):
             raise ValueError(f"the pictures are {' x '.join(map(str, shape))}; this network takes {wanted}")
         if network.classes and self.labels is None:
             raise ValueError(f"network.classes is {network.classes}, but {self.name} has no labels")
+        if self.labels is not None and network.classes < len(self.classes):
+            raise ValueError(f"network.classes is {network.classes}, but {self.name} has {len(self.classes)} classes")
         if self.probability and network.augment_labels != augment.LABELS:
             found = f"network.augment_labels is {network.augment_labels}"
             raise ValueError(f"training.augment needs a network that is told of it: {found}, not {augment.LABELS}")

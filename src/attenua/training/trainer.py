@@ -21,9 +21,9 @@ from attenua import reports, weights
 from attenua.config import Config, TrainingConfig, from_dict, to_dict
 from attenua.data import ImageSet
 from attenua.files import write_bytes
-from attenua.model import AttenuationModel
+from attenua.model import AttenuationModel, build_process
 from attenua.networks import Condition
-from attenua.sampling import sample, solver, to_bytes
+from attenua.sampling import choose_grid, sample, solver, to_bytes
 from attenua.training import checkpoint, distributed
 from attenua.training.distributed import World
 from attenua.training.ema import Average, reconstruction
@@ -84,8 +84,12 @@ def has_bfloat16(device: torch.device) -> bool:
 def resolve(config: Config, device: torch.device) -> Config:
     """Return the configuration with "auto" precision and compilation decided for a device.
 
-    Raises ValueError for bfloat16 on a device without units for it.
+    Raises ValueError for bfloat16 on a device without units for it, and for a section `sampling` that names no solver
+    and grid for the process: found here, and not when the run draws its first samples.
     """
+    rule = solver(config.sampling.solver, config.sampling.eta)
+    rule.check(build_process(config.model))
+    choose_grid(rule, config.sampling.grid)
     precision, compiled = config.training.precision, config.training.compile
     if precision == "auto":
         precision = "bfloat16" if has_bfloat16(device) else "float32"
@@ -319,7 +323,7 @@ class Trainer:
                 },
             )
             if self.on_progress is not None:
-                left = (self.config.training.images - self.seen) / speed
+                left = max(self.config.training.images - self.seen, 0) / speed
                 self.on_progress(Progress(self.seen, self.config.training.images, loss, speed, left))
         self._reset_loss()
 
