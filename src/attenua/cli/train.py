@@ -230,7 +230,7 @@ def _describe(config: Config, device: Any, as_json: bool) -> None:
         json.dumps(to_dict(plan.config), indent=2),
         f"parameters        {plan.parameters:,}",
         f"FLOPs an image    {plan.flops / 1e9:.2f} G forward, {3 * plan.flops / 1e9:.2f} G in training",
-        f"memory expected   {plan.memory / 2**30:.2f} GiB on {device}, {plan.micro_batch} images at once, plus the data",
+        f"memory, expected  {plan.memory / 2**30:.2f} GiB on {device}, {plan.micro_batch} images at once; data apart",
         f"length            {config.training.images:,} images, {plan.steps:,} steps of {config.training.batch}",
     ]
     common.emit(result, as_json=as_json, text=text)
