@@ -319,3 +319,11 @@ def test_ratios_may_have_any_shape() -> None:
     assert process.time_of_ratio(1.0).shape == ()
     assert process.time_of_ratio(torch.ones(2, 3)).shape == (2, 3)
     assert process.time_of_ratio(torch.ones(2, 3)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("process", clocks(), ids=named)
+@pytest.mark.parametrize("wrong", [-1e-9, -1.0, -math.inf, math.nan])
+def test_what_is_no_ratio_is_refused(process: Process, wrong: float) -> None:
+    for n in (wrong, torch.tensor([1.0, wrong, 2.0], dtype=torch.float64)):
+        with pytest.raises(ValueError, match=f"n is {wrong}; allowed is a ratio from 0 to infinity"):
+            process.time_of_ratio(n)

@@ -150,8 +150,12 @@ class Process:
         """Return the t with sigma(t) / a(t) = n, float64; n from 0 to infinity, of any shape.
 
         Closed forms for the constant mean part; otherwise a bracketed search in logit(t), exact to rounding.
+        Raises ValueError for another n on the CPU; on a GPU, where that would wait for it, its t is NaN.
         """
         ratio = torch.as_tensor(n, dtype=torch.float64)
+        fit = ratio >= 0
+        if ratio.device.type == "cpu" and not bool(fit.all()):
+            raise ValueError(f"n is {float(ratio[~fit].flatten()[0])}; allowed is a ratio from 0 to infinity")
         if isinstance(self.law, Constant | FreeSlope) and isinstance(self.noise, Wiener):
             root = 1 + torch.sqrt(1 + 4 * ratio**2)
             t = (2 * ratio / root) ** 2
@@ -159,7 +163,8 @@ class Process:
             t = ratio / (1 + ratio)
         else:
             t = self._search(ratio)
-        return torch.where(torch.isinf(ratio), torch.ones_like(ratio), torch.where(ratio == 0, ratio, t))
+        t = torch.where(torch.isinf(ratio), torch.ones_like(ratio), torch.where(ratio == 0, ratio, t))
+        return torch.where(fit, t, torch.nan)
 
     def _search(self, ratio: Tensor) -> Tensor:
         low = torch.full_like(ratio, -80.0)
