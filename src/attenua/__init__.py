@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from attenua.presets import preset
     from attenua.process import Prediction, Process
     from attenua.sampling import sample
-    from attenua.tasks import Generation, load
+    from attenua.tasks import Conditional, Generation, load, load_conditional
     from attenua.training import Objective, Trainer
 
 _HOMES = {
     "AttenuationModel": "attenua.model",
+    "Conditional": "attenua.tasks",
     "Config": "attenua.config",
     "Generation": "attenua.tasks",
     "ImageSet": "attenua.data",
@@ -35,12 +36,14 @@ _HOMES = {
     "Process": "attenua.process",
     "Trainer": "attenua.training",
     "load": "attenua.tasks",
+    "load_conditional": "attenua.tasks",
     "preset": "attenua.presets",
     "sample": "attenua.sampling",
 }
 
 __all__ = [
     "AttenuationModel",
+    "Conditional",
     "Config",
     "Generation",
     "ImageSet",
@@ -51,6 +54,7 @@ __all__ = [
     "Trainer",
     "__version__",
     "load",
+    "load_conditional",
     "preset",
     "sample",
 ]

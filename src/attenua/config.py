@@ -101,12 +101,32 @@ class ProcessConfig:
 
 
 @dataclass(frozen=True)
+class TaskConfig:
+    """What a model is for: one of the tasks of attenua.tasks.
+
+    scale: the factor of super-resolution. degradation: what its low resolution is made by, the benchmarks' bicubic, or
+    a random blur, noise and JPEG ("photo").
+    """
+
+    name: Literal["generation", "super-resolution", "inpainting", "edges", "saliency"] = "generation"
+    scale: int = 1
+    degradation: Literal["bicubic", "photo"] = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.name == "super-resolution" and self.scale < 2:
+            raise ValueError(f"task.scale is {self.scale}; allowed is a whole number from 2")
+        if self.name != "super-resolution" and (self.scale, self.degradation) != (1, "bicubic"):
+            raise ValueError(f"task.scale and task.degradation belong to super-resolution, not to {self.name}")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """A whole model: network, process, and the deviation s_d of the data it was made for."""
+    """A whole model: network, process, the deviation s_d of the data it was made for, and its task."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     s_d: float = 0.5
+    task: TaskConfig = field(default_factory=TaskConfig)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.s_d) and self.s_d > 0):

@@ -13,6 +13,7 @@ from attenua.config import (
     ObjectiveConfig,
     ProcessConfig,
     SamplingConfig,
+    TaskConfig,
     TrainingConfig,
 )
 
@@ -82,10 +83,36 @@ def cifar10_paper() -> Config:
     )
 
 
+def super_resolution(scale: int = 4) -> Config:
+    """Super-resolution: all work is done at the low resolution, and half of it; windows instead of attention."""
+    network = NetworkConfig(
+        image_size=32 * scale,
+        width=64,
+        multipliers=(1, 2),
+        blocks=2,
+        attention=(),
+        patch=scale,
+        dropout=0.0,
+        norm="rms",
+        condition_channels=3,
+        condition_scale=scale,
+        condition_blocks=3,
+    )
+    return Config(
+        model=ModelConfig(network=network, task=TaskConfig("super-resolution", scale)),
+        objective=ObjectiveConfig(final_share=0.25),
+        training=TrainingConfig(
+            images=4_000_000, batch=64, rate=1e-3, warmup=20_000, checkpoint_every=200_000, sample_every=400_000
+        ),
+        sampling=SamplingConfig(steps=5),
+    )
+
+
 PRESETS: dict[str, Callable[[], Config]] = {
     "cifar10": cifar10,
     "cifar10-cpu": cifar10_cpu,
     "cifar10-paper": cifar10_paper,
+    "super-resolution": super_resolution,
 }
 """Every preset by name."""
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attenua import images
-from attenua.config import Config, ModelConfig, NetworkConfig, ObjectiveConfig, TrainingConfig
+from attenua.config import Config, ModelConfig, NetworkConfig, ObjectiveConfig, TaskConfig, TrainingConfig
 from attenua.data.degrade import bicubic
-from attenua.tasks.restoration import SuperResolution, pad_to_multiple, upscale
+from attenua.tasks.conditional import draw, pad_to_multiple
+from attenua.tasks.restoration import SuperResolution
 from attenua.training import Trainer
 
 TASK = SuperResolution(2)
@@ -34,7 +35,7 @@ def config(**training: float) -> Config:
         condition_blocks=1,
     )
     run = TrainingConfig(images=960, batch=16, rate=5e-3, warmup=32, sample_every=0, log_every=320, snapshots=0)
-    return Config(ModelConfig(network), ObjectiveConfig(final_share=0.3), run)
+    return Config(ModelConfig(network, task=TaskConfig("super-resolution", 2)), ObjectiveConfig(final_share=0.3), run)
 
 
 def stripes(folder: Path, count: int = 4) -> Path:
@@ -74,8 +75,8 @@ def test_a_trained_model_beats_the_enlargement_on_other_crops(tmp_path: Path) ->
     with trainer.averaged() as model:
         picture = images.read(tmp_path / "photographs" / "0.png").float() / 127.5 - 1
         small = TASK.reduce(picture[None])[0]
-        faithful = upscale(model, TASK, small, faithful=True)
-        detailed = upscale(model, TASK, small, steps=4, seed=1)
+        faithful = draw(model, TASK, small, faithful=True)[0]
+        detailed = draw(model, TASK, small, steps=4, seed=1)[0]
         base = TASK.enlarge(small[None])[0].clamp(-1, 1)
     errors = {name: float((made - picture).square().mean()) for name, made in (("mean", faithful), ("base", base))}
     assert errors["mean"] < 0.9 * errors["base"]
@@ -110,8 +111,8 @@ def test_pictures_of_any_size_are_enlarged(size: tuple[int, int]) -> None:
 
     torch.manual_seed(0)
     model = AttenuationModel(config().model)
-    made = upscale(model, TASK, torch.rand(3, *size) * 2 - 1, steps=2, tile=16, overlap=4)
+    made = draw(model, TASK, torch.rand(3, *size) * 2 - 1, steps=2, tile=16, overlap=4)[0]
     assert tuple(made.shape) == (3, 2 * size[0], 2 * size[1])
     assert float(made.abs().max()) <= 1
     with pytest.raises(ValueError, match=r"must be \[3, H, W\]"):
-        upscale(model, TASK, torch.zeros(1, 8, 8))
+        draw(model, TASK, torch.zeros(1, 8, 8))

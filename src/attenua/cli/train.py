@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from attenua.data import ImageSet
     from attenua.training import Progress, Trainer
     from attenua.training.distributed import World
+    from attenua.training.source import Source
 
 __all__ = ["command"]
 
@@ -43,6 +44,7 @@ __all__ = ["command"]
     metavar="FIELD=VALUE",
     help="Change a field of the configuration, as in --set training.batch=256 (repeat for several).",
 )
+@click.option("--scale", type=int, metavar="N", help="Factor of super-resolution, from 2.  [default: 4]")
 @click.option("--init", metavar="MODEL", help="Start from a model's weights: its name or file (fine-tuning).")
 @click.option("--resize", is_flag=True, help="Crop images to squares and resize them to the network's size.")
 @click.option("--strict", is_flag=True, help="Stop at an image that cannot be read instead of leaving it out.")
@@ -56,6 +58,7 @@ def command(
     data: Path,
     run_dir: Path | None,
     settings: tuple[str, ...],
+    scale: int | None,
     init: str | None,
     resize: bool,
     strict: bool,
@@ -65,16 +68,15 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Train PRESET (cifar10, cifar10-cpu, cifar10-paper); the same command again resumes.
+    """Train PRESET (cifar10, cifar10-cpu, cifar10-paper, super-resolution); the same command again resumes.
 
     PRESET is a configuration; --dry-run shows all its fields, and --set changes any of them. On several GPUs: torchrun
     --nproc-per-node N -m attenua train PRESET. Ctrl-C and SIGTERM save a checkpoint first. The path of the trained
     model is printed.
     """
-    from attenua import presets
     from attenua.config import override
 
-    config = override(presets.preset(preset), [*settings, *([] if seed is None else [f"training.seed={seed}"])])
+    config = override(_preset(preset, scale), [*settings, *([] if seed is None else [f"training.seed={seed}"])])
     chosen = common.resolve_device(device)
     if dry_run:
         _describe(config, chosen, as_json)
@@ -116,6 +118,17 @@ def command(
         result = {"model": model, "images": trainer.seen, "seconds": round(trainer.seconds, 1), "loss": loss}
         common.emit(result, as_json=as_json, text=str(model))
     skipped.finish()
+
+
+def _preset(name: str, scale: int | None) -> Config:
+    """Return the preset; ValueError for a scale that it does not have."""
+    from attenua import presets
+
+    if scale is None:
+        return presets.preset(name)
+    if name != "super-resolution":
+        raise ValueError(f"--scale {scale} belongs to the preset super-resolution, not to {name}")
+    return presets.super_resolution(scale)
 
 
 class _Reporter:
@@ -184,11 +197,19 @@ def _run(trainer: Trainer) -> tuple[bool, int | None]:
             signal.signal(number, handler)
 
 
-def _load(data: Path, config: Config, resize: bool, skipped: common.Skipped) -> ImageSet:
-    """Read the pictures. Raises ValueError, with the ways out, where they do not have the network's size."""
+def _load(data: Path, config: Config, resize: bool, skipped: common.Skipped) -> ImageSet | Source:
+    """Read the training set. Raises ValueError, with the ways out, where it does not fit the network."""
     side = config.model.network.image_size
     leads = os.environ.get("RANK", "0") == "0"
     tell = skipped if leads or skipped.strict else lambda path, reason: None
+    if config.model.task.name != "generation":
+        from attenua.tasks import task_of
+
+        if resize:
+            raise ValueError(
+                f"--resize is for generation; {config.model.task.name} cuts crops from pictures of any size"
+            )
+        return task_of(config.model).dataset(data, config, strict=skipped.strict, on_skip=tell)
     pictures = common.load_data(data, tell, strict=skipped.strict, size=side if resize else None)
     height, width = pictures.images.shape[-2:]
     if (height, width) != (side, side):
@@ -209,10 +230,14 @@ def _perceptual(config: Config, device: Any) -> Any:
     return Perceptual("vgg", cache=weights.cache()).to(device)
 
 
-def _evaluation(config: Config, pictures: ImageSet, world: World) -> Any:
+def _evaluation(config: Config, pictures: ImageSet | Source, world: World) -> Any:
     """Return the function that scores the averaged model, where training.fid_every asks for it."""
+    from attenua.data import ImageSet
+
     if not config.training.fid_every:
         return None
+    if not isinstance(pictures, ImageSet):
+        raise ValueError(f"training.fid_every is for generation, not for {config.model.task.name}")
     from attenua.tasks.evaluation import Evaluation
 
     training = config.training

@@ -61,6 +61,14 @@ class Source(ABC):
         rows: [B], which examples of the pass; draws: their rows of `draw`.
         """
 
+    def preview(self, count: int) -> Condition | None:
+        """Return the conditions of `count` examples of the run's sample grids, [count, ...], always the same."""
+        return None
+
+    def show(self, states: Tensor, condition: Condition | None) -> Tensor:
+        """Return the pictures, in [-1, 1], of samples that were drawn under the conditions of `preview`."""
+        return states.clamp(-1, 1)
+
 
 class ImageSource(Source):
     """Pictures for generation, kept as uint8 on the device, flipped or augmented there."""
@@ -132,3 +140,9 @@ class ImageSource(Source):
         elif self.flip:
             x = augment.flip(x, draws[:, 0])
         return x, Condition(None if self.labels is None else self.labels[rows], told)
+
+    def preview(self, count: int) -> Condition | None:
+        """Return the classes in turn, where there are any."""
+        if self.labels is None:
+            return None
+        return Condition(labels=torch.arange(count, device=self.labels.device) % len(self.classes))

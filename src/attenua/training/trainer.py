@@ -349,21 +349,23 @@ class Trainer:
         if not self.world.leads or not self.config.training.sample_every:
             return
         network = self.config.model.network
-        shape = (64, network.channels, network.image_size, network.image_size)
-        labels = torch.arange(64, device=self.world.device) % network.classes if network.classes else None
+        count = 64 if network.image_size <= 64 else 16
         chosen = self.config.sampling
+        condition = self.source.preview(count)
         with self.averaged() as model:
             made = sample(
                 model,
-                shape,
+                (count, network.channels, network.image_size, network.image_size),
                 steps=chosen.steps,
                 solver=solver(chosen.solver, chosen.eta),
                 grid=chosen.grid,
-                condition=Condition(labels=labels) if network.classes else None,
+                condition=condition,
+                clip=False,
             )
         path = self.run_dir / "samples" / f"{self.seen:012d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pictures.write(path, pictures.grid(to_bytes(made).cpu(), scale=2), overwrite=True)
+        shown = to_bytes(self.source.show(made, condition)).cpu()
+        pictures.write(path, pictures.grid(shown, scale=2 if network.image_size <= 64 else 1), overwrite=True)
 
     def _evaluate(self) -> None:
         if self.evaluate is None or not self.world.leads:
