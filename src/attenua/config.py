@@ -27,7 +27,9 @@ class NetworkConfig:
     for two decoders; norm "group" is GroupNorm with statistics in float32, "rms" RMSNorm a pixel. window: side of the
     windows in which blocks attend, in pixels of their level (0: the whole picture). A condition picture of
     condition_channels (0: none), condition_scale times smaller than the state, has an encoder of condition_blocks
-    blocks a level.
+    blocks a level. features "efficientnet-lite0": the encoder also uses an ImageNet network's feature_stages first maps
+    (strides 2, 4, 8, 16, 32) of the picture's first three channels, RGB. fusion "add": what the encoder says is added
+    to the state's features; "attention": it also asks them, in the levels that attend.
     """
 
     image_size: int = 32
@@ -51,6 +53,9 @@ class NetworkConfig:
     condition_channels: int = 0
     condition_scale: int = 1
     condition_blocks: int = 2
+    features: Literal["none", "efficientnet-lite0"] = "none"
+    feature_stages: int = 5
+    fusion: Literal["add", "attention"] = "add"
 
     def __post_init__(self) -> None:
         positive = {"image_size", "channels", "width", "blocks", "heads", "patch"}
@@ -70,6 +75,8 @@ class NetworkConfig:
             raise ValueError(f"network.resample is {self.resample!r}; with a condition picture it must be 'conv'")
         if self.condition_scale < 1 or (self.condition_channels and self.patch % self.condition_scale):
             raise ValueError(f"network.condition_scale is {self.condition_scale}; it must divide patch, {self.patch}")
+        if self.features != "none":
+            self._check_features()
         step = self.patch * 2 ** (len(self.multipliers) - 1)
         if self.image_size % step:
             raise ValueError(f"network.image_size is {self.image_size}; it must be a multiple of {step}")
@@ -82,6 +89,22 @@ class NetworkConfig:
                 raise ValueError(
                     f"network.heads is {self.heads}; it must divide every level's channels, {self.width * multiplier}"
                 )
+
+    def _check_features(self) -> None:
+        if self.condition_channels < 3:
+            raise ValueError(
+                f"network.condition_channels is {self.condition_channels}; with features it is at least 3, RGB first"
+            )
+        if not 1 <= self.feature_stages <= 5:
+            raise ValueError(f"network.feature_stages is {self.feature_stages}; allowed is 1 to 5")
+        fold, step = self.patch // self.condition_scale, self.condition_scale * 2**self.feature_stages
+        if fold & (fold - 1):
+            raise ValueError(f"network.patch / condition_scale is {fold}; with features it must be a power of two")
+        if self.image_size % step:
+            raise ValueError(
+                f"network.image_size is {self.image_size}; with {self.feature_stages} feature stages it must be a "
+                f"multiple of {step}"
+            )
 
     @property
     def sizes(self) -> tuple[int, ...]:

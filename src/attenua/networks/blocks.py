@@ -93,6 +93,37 @@ def double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """Return x between its pixels, bilinearly, [B, C, factor H, factor W]; pixel i of x comes to factor i + factor - 1.
+
+    So maps of strides 2, 4, ... that were padded at their far borders (networks/features.py) stay where they lay.
+    """
+    if factor == 1:
+        return x
+    size = [factor * side + 1 for side in x.shape[-2:]]
+    padded = F.pad(x, (1, 0, 1, 0), mode="replicate")
+    return F.interpolate(padded, size=size, mode="bilinear", align_corners=True)[..., 1:, 1:]
+
+
+def windows(x: Tensor, side: int) -> Tensor:
+    """Return the windows of [B, C, H, W], one after the other, [B H/side W/side, C, side, side].
+
+    Raises ValueError where H or W is no multiple of side.
+    """
+    batch, channels, height, width = x.shape
+    if height % side or width % side:
+        raise ValueError(f"a level of {height} x {width} pixels; sides must be multiples of the window, {side}")
+    parts = x.reshape(batch, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
+    return parts.reshape(-1, channels, side, side)
+
+
+def joined(parts: Tensor, height: int, width: int) -> Tensor:
+    """Return the map, [B, C, height, width], that `windows` made parts of."""
+    _, channels, side, _ = parts.shape
+    whole = parts.reshape(-1, height // side, width // side, channels, side, side).permute(0, 3, 1, 4, 2, 5)
+    return whole.reshape(-1, channels, height, width)
+
+
 class ResidualBlock(nn.Module):
     """norm, SiLU, 3x3, (1 + scale) norm + shift from the embedding, SiLU, dropout, zero 3x3, plus the shortcut.
 
@@ -161,18 +192,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Images) -> Images:
         """Return x + attention(x), [B, C, H, W]."""
-        added = self.attend(self.norm(x)) if not self.window else self._by_windows(self.norm(x))
-        return x + added
-
-    def _by_windows(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        side = self.window
-        if height % side or width % side:
-            raise ValueError(f"a level of {height} x {width} pixels; sides must be multiples of the window, {side}")
-        parts = x.reshape(batch, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
-        out = self.attend(parts.reshape(-1, channels, side, side))
-        whole = out.reshape(batch, height // side, width // side, channels, side, side).permute(0, 3, 1, 4, 2, 5)
-        return whole.reshape(batch, channels, height, width)
+        h = self.norm(x)
+        if not self.window:
+            return x + self.attend(h)
+        return x + joined(self.attend(windows(h, self.window)), *x.shape[-2:])
 
     def attend(self, x: Tensor) -> Tensor:
         """Return what attention over all pixels of x, normalised, adds, [B, C, H, W]."""
@@ -180,6 +203,39 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(batch, 3, self.heads, channels // self.heads, height * width)
         q, k, v = qkv.transpose(-1, -2).unbind(dim=1)
         h = F.scaled_dot_product_attention(q, k, v)
+        result: Tensor = self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
+        return result
+
+
+class CrossAttention(nn.Module):
+    """What a condition's features ask of the state, added to the state: the paper's fusion of the two.
+
+    Queries come from the features, keys and values from the state, in windows as in `Attention`.
+    """
+
+    def __init__(self, channels: int, heads: int, *, norm: str, window: int = 0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.norm_state = normalisation(norm, channels)
+        self.norm_features = normalisation(norm, channels)
+        self.query = convolution(channels, channels, 1)
+        self.key_value = convolution(channels, 2 * channels, 1)
+        self.out = convolution(channels, channels, 1, gain=0.0)
+
+    def forward(self, x: Images, features: Images) -> Images:
+        """Return x + attention(features, x, x), [B, C, H, W]; features: [B, C, H, W]."""
+        q, kv = self.query(self.norm_features(features)), self.key_value(self.norm_state(x))
+        if not self.window:
+            return x + self.attend(q, kv)
+        return x + joined(self.attend(windows(q, self.window), windows(kv, self.window)), *x.shape[-2:])
+
+    def attend(self, query: Tensor, key_value: Tensor) -> Tensor:
+        """Return what attention over all pixels adds, [B, C, H, W], for [B, C, H, W] and [B, 2 C, H, W]."""
+        batch, channels, height, width = query.shape
+        shape = (batch, self.heads, channels // self.heads, height * width)
+        k, v = (part.reshape(shape).transpose(-1, -2) for part in key_value.chunk(2, dim=1))
+        h = F.scaled_dot_product_attention(query.reshape(shape).transpose(-1, -2), k, v)
         result: Tensor = self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
         return result
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attenua.config import NetworkConfig
 from attenua.networks.blocks import (
     Attention,
-    PlainBlock,
+    CrossAttention,
     ResidualBlock,
     SpatialSplit,
     TimeEmbedding,
@@ -22,6 +22,8 @@ from attenua.networks.blocks import (
     double,
     normalisation,
 )
+from attenua.networks.condition import ConditionEncoder
+from attenua.networks.reach import Reach
 from attenua.shapes import Images, Vectors
 
 
@@ -62,34 +64,21 @@ class Stage(nn.Module):
         return result
 
 
-class ConditionEncoder(nn.Module):
-    """What the U-Net adds at every level for a clean condition picture; it sees no time, so it runs once a picture.
+class Fusion(nn.Module):
+    """How a condition's features enter one level: added and, where the level attends and it is asked for, attending."""
 
-    forward(picture [B, C', H', W']) -> one tensor a level, [B, channels of the level, its height, its width].
-    """
-
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, level: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.fold = config.patch // config.condition_scale
-        widths = [config.width * multiplier for multiplier in config.multipliers]
-        self.input = convolution(config.condition_channels * self.fold**2, widths[0], 3)
-        self.levels = nn.ModuleList(
-            nn.Sequential(*(PlainBlock(width, norm=config.norm) for _ in range(config.condition_blocks)))
-            for width in widths
+        channels, attends = config.width * config.multipliers[level], config.sizes[level] in config.attention
+        self.attention = (
+            CrossAttention(channels, config.heads, norm=config.norm, window=config.window)
+            if config.fusion == "attention" and attends
+            else None
         )
-        self.downs = nn.ModuleList(convolution(a, b, 3, stride=2) for a, b in itertools.pairwise(widths))
-        self.outs = nn.ModuleList(convolution(width, width, 1) for width in widths)
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        """Return the features; see the class."""
-        h = self.input(F.pixel_unshuffle(picture, self.fold) if self.fold > 1 else picture)
-        features = []
-        for level, (blocks, out) in enumerate(zip(self.levels, self.outs, strict=True)):
-            h = blocks(h)
-            features.append(out(h))
-            if level < len(self.downs):
-                h = self.downs[level](h)
-        return tuple(features)
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        """Return [B, C, H, W] of x and features of that shape."""
+        return x + features if self.attention is None else self.attention(x, features) + features
 
 
 class Resample(nn.Module):
@@ -131,9 +120,10 @@ class Decoder(nn.Module):
         self.middle = nn.ModuleList(
             Stage(channels, channels, config.sizes[-1] if index == 0 else 0, config) for index in range(config.middle)
         )
-        self.levels = nn.ModuleList()
-        self.ups = nn.ModuleList()
+        self.levels, self.ups, self.fusions = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(widths))):
+            if config.condition_channels:
+                self.fusions.append(Fusion(level, config))
             stages = nn.ModuleList()
             for _ in range(blocks):
                 stages.append(Stage(channels + remaining.pop(), widths[level], config.sizes[level], config))
@@ -156,7 +146,7 @@ class Decoder(nn.Module):
             x = stage(x, embedding)
         for level, stages in enumerate(self.levels):
             if features is not None:
-                x = x + features[len(self.levels) - 1 - level]
+                x = self.fusions[level](x, features[len(self.levels) - 1 - level])
             for stage in stages:  # type: ignore[attr-defined]
                 x = stage(torch.cat([x, remaining.pop()], dim=1), embedding)
             if level < len(self.ups):
@@ -185,8 +175,10 @@ class UNet(nn.Module):
         self.input = convolution(config.channels * config.patch**2, widths[0], 3)
         self.encoder = ConditionEncoder(config) if config.condition_channels else None
         skips, channels = [widths[0]] if config.skips == "all" else [], widths[0]
-        self.levels, self.downs = nn.ModuleList(), nn.ModuleList()
+        self.levels, self.downs, self.fusions = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
+            if config.condition_channels:
+                self.fusions.append(Fusion(level, config))
             stages = nn.ModuleList()
             for _ in range(config.blocks):
                 stages.append(Stage(channels, width, config.sizes[level], config))
@@ -207,10 +199,69 @@ class UNet(nn.Module):
         for size, level in zip(self.config.sizes, range(len(self.config.sizes)), strict=True):
             if self.config.window and size in self.config.attention:
                 step = math.lcm(step, self.config.window * self.config.patch * 2**level)
+        if self.encoder is not None:
+            step = math.lcm(step, self.encoder.multiple * self.config.condition_scale)
         return int(step)
 
+    @property
+    def reach(self) -> int | None:
+        """How many pixels away, at most, state and condition can move an output pixel (an upper bound along each axis).
+
+        None where every pixel sees the whole picture: attention without windows, or statistics over the picture.
+        """
+        config = self.config
+        if config.norm == "group" or (config.attention and not config.window):
+            return None
+        told = self.encoder.reaches() if self.encoder is not None else None
+        seen = Reach().fold(config.patch).conv(3)
+        skips = [seen] if config.skips == "all" else []
+        last = len(config.multipliers) - 1
+        for level in range(last + 1):
+            for number in range(config.blocks):
+                seen = self._staged(seen, level)
+                if told is not None and number == 0:
+                    seen = self._fused(seen, told[level], level)
+                skips.append(seen)
+            if level < last:
+                seen = seen.fold(2).conv(3).conv(3) if config.resample == "block" else seen.conv(3, 2)
+                skips += [seen] if config.skips == "all" else []
+        if config.split == "spatial":
+            seen = seen.conv(3).conv(7)
+        for number in range(config.middle):
+            seen = seen.conv(3).conv(3) if number else self._staged(seen, last)
+        for level in reversed(range(last + 1)):
+            if told is not None:
+                seen = self._fused(seen, told[level], level)
+            for _ in range(config.blocks + (config.skips == "all")):
+                seen = self._staged(seen | skips.pop(), level)
+            if level:
+                seen = seen.copied(2).conv(3)
+                seen = seen.conv(3) if config.resample == "block" else seen
+        seen = seen.conv(3).copied(config.patch)
+        return max(seen.before, seen.after)
+
+    def _staged(self, seen: Reach, level: int) -> Reach:
+        seen = seen.conv(3).conv(3)
+        return seen.window(self.config.window) if self.config.sizes[level] in self.config.attention else seen
+
+    def _fused(self, seen: Reach, told: Reach, level: int) -> Reach:
+        attends = self.config.fusion == "attention" and self.config.sizes[level] in self.config.attention
+        return (seen | told).window(self.config.window) if attends else seen | told
+
+    def load_features(self, tensors: Mapping[str, Tensor]) -> None:
+        """Start the condition encoder from pretrained features, as `features.convert` names them.
+
+        Raises ValueError where this network has none, or a weight is missing or of another shape.
+        """
+        if self.encoder is None or self.encoder.features is None:
+            raise ValueError("this network has no pretrained features: network.features is 'none'")
+        self.encoder.features.load(tensors)
+
     def encode(self, picture: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of a condition picture, one tensor a level; they hold for every call on it."""
+        """Return the features of a condition picture, one tensor a level; they hold for every call on it.
+
+        picture: [B, condition_channels, H', W'], clean, in [-1, 1], its sides multiples of multiple / condition_scale.
+        """
         if self.encoder is None:
             raise ValueError("this network takes no condition picture")
         features: tuple[Tensor, ...] = self.encoder(picture)
@@ -267,7 +318,7 @@ class UNet(nn.Module):
             for number, stage in enumerate(stages):  # type: ignore[arg-type, var-annotated]
                 h = stage(h, embedding)
                 if features is not None and number == 0:  # from here on h has the level's channels
-                    h = h + features[level]
+                    h = self.fusions[level](h, features[level])
                 skips.append(h)
             if level < len(self.downs):
                 h = self.downs[level](h, embedding)
