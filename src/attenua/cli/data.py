@@ -10,7 +10,7 @@ from attenua.cli import common
 
 __all__ = ["DATASETS", "command"]
 
-DATASETS = ("cifar10",)
+DATASETS = ("cifar10", "set5", "set14", "bsds500", "div2k", "lfw", "duts")
 
 
 @click.command("data")
@@ -27,13 +27,22 @@ DATASETS = ("cifar10",)
 def command(name: str, root: Path, quiet: bool, as_json: bool) -> None:
     """Bring the data set NAME to this machine.
 
-    Every file is checked against its published sum and gets its name only when it is whole. What is there already is
-    kept, so the same command goes on after an interruption. The folder is printed.
+    Every file is checked against its published sum, where there is one, and gets its name only when it is whole. What
+    is there already is kept, so the same command goes on after an interruption. The folder is printed, and on stderr
+    the terms under which the data may be used.
 
-    NAME: cifar10 (60,000 labelled pictures of 32 x 32 pixels; 170 MB to download, 185 MB on disk).
+    NAME: cifar10 (60,000 labelled pictures of 32 x 32 pixels; 170 MB to download, 185 MB on disk), set5 and set14
+    (tests of super-resolution; 6 MB), bsds500 (500 pictures with boundaries drawn by people; 70 MB), div2k (900 large
+    photographs; 4 GB), lfw (13,233 faces; 110 MB), duts (15,572 pictures with masks of what stands out; 400 MB).
     """
-    from attenua.data import cifar10  # torch comes with it
+    from attenua.data import cifar10, sources  # torch comes with them
 
     with common.progress(name, unit="bytes", quiet=quiet) as update:
-        folder = cifar10.fetch(root, progress=update)
-    common.emit({"data": name, "path": folder, "terms": cifar10.TERMS}, as_json=as_json, text=str(folder))
+        if name == "cifar10":
+            folder, terms = cifar10.fetch(root, progress=update), cifar10.TERMS
+        else:
+            known = sources.DATASETS[name]
+            folder, terms = sources.fetch(known, root, progress=update), known.terms
+    if not quiet:
+        click.echo(f"terms: {terms}", err=True)
+    common.emit({"data": name, "path": folder, "terms": terms}, as_json=as_json, text=str(folder))

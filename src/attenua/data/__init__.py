@@ -19,11 +19,15 @@ def load(
     strict: bool = False,
     on_skip: OnSkip | None = None,
 ) -> ImageSet:
-    """Read what lies at `path`: CIFAR-10 in its binary version, a folder of pictures, or a zip file of pictures.
+    """Read pictures of one size: CIFAR-10 in its binary version, or what `photographs.chosen` knows.
 
-    split: "train" or "test". size, strict, on_skip: see `folder.load`; CIFAR-10 is always 32 x 32, so another size
-    is refused there. Raises FileNotFoundError where nothing is, ValueError for any other kind of file.
+    That is a folder or a zip file of pictures, tar shards, and the official layouts of CelebA-HQ, LFW, DIV2K and
+    BSDS500. split: "train" or "test". size, strict, on_skip: see `folder.load`; CIFAR-10 is always 32 x 32, so another
+    size is refused there. Raises FileNotFoundError where nothing is, ValueError for any other kind of file, and what
+    `folder.load` and `photographs.chosen` raise.
     """
+    from attenua.data import photographs, shards
+
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no data at {path}")
@@ -31,6 +35,14 @@ def load(
         if size not in (None, 32):
             raise ValueError(f"CIFAR-10 is 32 x 32 and is not resized: size must be 32 or none, not {size}")
         return cifar10.load(path, split)
-    if path.is_file() and path.suffix.lower() != ".zip":
-        raise ValueError(f"{path} is no data: it must be a CIFAR-10 folder, a folder of pictures or a .zip of pictures")
-    return folder.load(path, split=split, size=size, strict=strict, on_skip=on_skip)
+    if path.is_file() and path.suffix.lower() != ".zip" and not shards.is_shard(path):
+        kinds = "a CIFAR-10 folder, a folder of pictures, a .zip of pictures or a .tar shard"
+        raise ValueError(f"{path} is no data: it must be {kinds}")
+    if size is not None and size < 1:
+        raise ValueError(f"size must be at least 1 pixel, not {size}")
+    tell = folder._reporter(strict, on_skip)
+    with photographs.chosen(path, split, on_skip=None if strict else tell) as entries:
+        pictures = folder._stack(path, entries, size, tell)
+        terms = photographs.terms([name for name, _ in entries])
+    name = path.stem if path.is_file() else path.resolve().name
+    return ImageSet(pictures, None, (), f"{name}-{split}", terms)

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from attenua.data.folder import OnSkip, read
+from attenua import images
+from attenua.data import faces, heldout, shards
+from attenua.data.folder import OnSkip, _bytes, _choose, _entries, _Entry, _reporter
 
-__all__ = ["PhotoSet", "load"]
+__all__ = ["PhotoSet", "chosen", "load", "read"]
+
+_LAYOUTS = (
+    {"train": ("DIV2K_train_HR",), "test": ("DIV2K_valid_HR",)},
+    {"train": ("images/train",), "test": ("images/test",)},  # BSDS500; its val pictures are BSD100
+)
+"""Folders of official layouts: where all of one row are there, a split is what lies in its own."""
+
+_TERMS = "those of the pictures, which the program cannot know"
 
 
 @dataclass(frozen=True, eq=False)
 class PhotoSet:
     """Photographs as one row of bytes: picture i is pixels[offsets[i] : ...] as [H_i, W_i, 3].
 
-    pixels: uint8 [P]; sizes: int64 [N, 2], height and width; offsets: int64 [N].
+    pixels: uint8 [P]; sizes: int64 [N, 2], height and width; offsets: int64 [N]; names: N, or none.
     """
 
     pixels: Tensor
     sizes: Tensor
     name: str
     terms: str
+    names: tuple[str, ...] = ()
 
     @property
     def offsets(self) -> Tensor:
@@ -36,15 +49,21 @@ class PhotoSet:
         """The number of photographs."""
         return len(self.sizes)
 
+    def picture(self, index: int) -> Tensor:
+        """Photograph `index`, uint8 [3, H, W]."""
+        height, width = self.sizes[index].tolist()
+        first = int(self.offsets[index])
+        return self.pixels[first : first + height * width * 3].view(height, width, 3).permute(2, 0, 1)
+
     def sha256(self) -> str:
         """The SHA-256 (hex) of the sizes and then the pixels."""
         digest = hashlib.sha256(self.sizes.cpu().numpy().tobytes())
-        digest.update(self.pixels.cpu().numpy().tobytes())
+        digest.update(self.pixels.cpu().numpy().data)
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> PhotoSet:
         """The same set on a device."""
-        return PhotoSet(self.pixels.to(device), self.sizes.to(device), self.name, self.terms)
+        return PhotoSet(self.pixels.to(device), self.sizes.to(device), self.name, self.terms, self.names)
 
     def crops(self, draws: Tensor, side: int) -> Tensor:
         """Cut one square a row of draws, uint8 [B, 3, side, side], turned and mirrored; nothing is copied to the host.
@@ -68,21 +87,138 @@ class PhotoSet:
         return self.pixels[first[:, None] + torch.arange(3, device=draws.device)[None, :, None, None]]
 
 
-def load(path: str | Path, side: int, *, strict: bool = False, on_skip: OnSkip | None = None) -> PhotoSet:
-    """Read all photographs below a folder or in a zip file whose sides are at least `side` pixels.
+def load(
+    path: str | Path, side: int, *, split: str = "train", strict: bool = False, on_skip: OnSkip | None = None
+) -> PhotoSet:
+    """Read all photographs of a split, see `chosen`, whose sides are at least `side` pixels.
 
-    Raises ValueError where none is large enough, and what `attenua.data.folder.read` raises.
+    Raises ValueError where none is large enough, and what `read` raises.
     """
-    pixels, sizes, small = [], [], 0
-    for _, picture in read(path, strict=strict, on_skip=on_skip):
+    pixels, sizes, names, small = bytearray(), [], [], 0
+    for name, picture in read(path, split=split, strict=strict, on_skip=on_skip):
         height, width = picture.shape[1:]
         if min(height, width) < side:
             small += 1
             continue
-        pixels.append(picture.permute(1, 2, 0).reshape(-1))
+        pixels += picture.permute(1, 2, 0).contiguous().numpy().data  # grows in place: never held twice
         sizes.append((height, width))
+        names.append(name)
     if not sizes:
         raise ValueError(f"{path} has no photograph of at least {side} x {side} pixels ({small} are smaller)")
-    name = Path(path).stem if Path(path).is_file() else Path(path).resolve().name
-    terms = "those of the pictures, which the program cannot know"
-    return PhotoSet(torch.cat(pixels), torch.tensor(sizes, dtype=torch.int64), name, terms)
+    title = Path(path).stem if Path(path).is_file() else Path(path).resolve().name
+    flat = torch.frombuffer(pixels, dtype=torch.uint8)
+    return PhotoSet(flat, torch.tensor(sizes, dtype=torch.int64), title, terms(names), tuple(names))
+
+
+def read(
+    path: str | Path, *, split: str = "train", strict: bool = False, on_skip: OnSkip | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, uint8 [3, H, W]) of the photographs of a split, of any sizes.
+
+    A picture that cannot be read is left out and told to `on_skip` (a warning where that is None); with `strict` it
+    is an error. Raises what `chosen` raises.
+    """
+    path = Path(path)
+    tell = _reporter(strict, on_skip)
+    with chosen(path, split, on_skip=tell if not strict else on_skip) as entries:
+        for name, content in entries:
+            try:
+                yield name, images.decode(_bytes(path / name, content), str(path / name))
+            except ValueError as error:
+                tell(path / name, str(error))
+
+
+@contextmanager
+def chosen(path: str | Path, split: str, *, on_skip: OnSkip | None = None) -> Iterator[list[_Entry]]:
+    """The pictures of a split as (name, how to read the bytes), by name; nothing is decoded.
+
+    path: a folder (with all below it), a zip file, a .tar shard or a folder of shards. split: "train" or "test".
+    Official layouts are known by their names: DIV2K (DIV2K_train_HR and DIV2K_valid_HR), BSDS500 (images/train and
+    images/test; images/val is used for nothing here), CelebA-HQ (30,000 numbered files, the last 2,000 are the test
+    set), LFW (a person is in one split alone). Else `train` and `test` folders are the splits, and where there are
+    none, all pictures are "train". From "train", what `heldout.reason` knows is left out and told to `on_skip` (no
+    word where that is None).
+
+    Raises ValueError for a split that is not there, no pictures, a damaged zip or tar file, and where `path` itself is
+    held out from training; FileNotFoundError where `path` is nothing.
+    """
+    path = Path(path)
+    if split not in ("train", "test"):
+        raise ValueError(f"there is no split {split!r}: it must be one of train, test")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no data at {path}")
+    heldout.check(path, split)
+    with _all(path) as entries:
+        kept = _split(path, entries, split)
+        if split == "train":
+            kept = _allowed(path, kept, on_skip)
+        yield kept
+
+
+@contextmanager
+def _all(path: Path) -> Iterator[list[_Entry]]:
+    """All pictures of a folder, its shards included, of a zip file or of one shard, by name."""
+    if path.is_file() and shards.is_shard(path):
+        yield sorted(shards.entries(path), key=_name)
+        return
+    with _entries(path) as entries:
+        inside = [] if path.is_file() else [each for each in sorted(path.rglob("*")) if shards.is_shard(each)]
+        packed = [
+            (f"{shard.relative_to(path).as_posix()}/{name}", content)
+            for shard in inside
+            for name, content in shards.entries(shard)
+        ]
+        yield sorted([*entries, *packed], key=_name)
+
+
+def _name(entry: _Entry) -> str:
+    return entry[0]
+
+
+def _split(path: Path, entries: list[_Entry], split: str) -> list[_Entry]:
+    """The entries of one split, by the layout that their names show."""
+    names = [name for name, _ in entries]
+    for layout in _LAYOUTS:
+        parts = {key: [name for name in names if _within(name, folders)] for key, folders in layout.items()}
+        if all(parts.values()):
+            return _picked(entries, parts[split])
+    if faces.is_celeba(names):
+        return _picked(entries, faces.celeba_split(names, split))
+    if faces.is_lfw(names):
+        return _picked(entries, faces.lfw_split(names, split))
+    return _choose(path, entries, split)
+
+
+def _within(name: str, folders: tuple[str, ...]) -> bool:
+    """Whether a file lies in one of the folders, wherever those are below the top."""
+    return any(f"/{folder}/" in f"/{name}" for folder in folders)
+
+
+def _picked(entries: list[_Entry], names: list[str]) -> list[_Entry]:
+    wanted = set(names)
+    return [entry for entry in entries if entry[0] in wanted]
+
+
+def _allowed(path: Path, entries: list[_Entry], on_skip: OnSkip | None) -> list[_Entry]:
+    """Those that may be trained on."""
+    kept, last = [], None
+    for entry in entries:
+        why = heldout.reason(path.absolute() / entry[0])
+        if why is None:
+            kept.append(entry)
+            continue
+        last = f"{path / entry[0]} {why}"
+        if on_skip is not None:
+            on_skip(path / entry[0], last)
+    if not kept and last is not None:
+        raise ValueError(f"{path} has nothing to train on: {last}")
+    return kept
+
+
+def terms(names: list[str]) -> str:
+    """The terms of a set, as far as its layout tells them."""
+    if faces.is_lfw(names):
+        return faces.LFW_TERMS
+    if len(names) in (faces.CELEBA_HQ_TEST, faces.CELEBA_HQ - faces.CELEBA_HQ_TEST):
+        return faces.CELEBA_TERMS if faces.is_numbered(names) else _TERMS
+    return _TERMS
