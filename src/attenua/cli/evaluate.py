@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,8 +12,9 @@ from attenua.cli import common
 from attenua.cli.sample import solver_options
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from attenua.data import ImageSet
-    from attenua.shapes import Bytes
     from attenua.tasks import Generation
 
 __all__ = ["command"]
@@ -103,7 +104,7 @@ def command(
         evaluation.reference()
     with common.progress("scoring", total=subject.num, unit="images", quiet=quiet) as update:
         evaluation.report = lambda _what, done, of: update(done, of)
-        figures = evaluation.score(subject.batches(), subject.num)
+        figures = evaluation.score(subject.batches, subject.num)
     rows = evaluation.rows(figures, subject.settings)
     protocol = {**evaluation.protocol(subject.num), "resized": resize}
     result: dict[str, Any] = {"benchmark": "evaluate", "protocol": protocol, "rows": rows}
@@ -123,7 +124,7 @@ class _Subject(NamedTuple):
     height: int
     width: int
     settings: dict[str, Any]
-    batches: Callable[[], Iterable[Bytes]]
+    batches: Iterable[Tensor]
 
 
 def _check_alone(name: str | None, model: Path | None, sampling: dict[str, Any]) -> None:
@@ -136,7 +137,7 @@ def _check_alone(name: str | None, model: Path | None, sampling: dict[str, Any])
 
 
 def _model(generation: Generation, name: str, seed: int, sampling: dict[str, Any]) -> _Subject:
-    """A model's samples, made as they are scored."""
+    """A model's samples, made as they are scored; what is wrong with the request is told now."""
     from attenua.tasks.evaluation import PUBLISHED
 
     asked = {key: value for key, value in sampling.items() if key != "num"}
@@ -145,7 +146,7 @@ def _model(generation: Generation, name: str, seed: int, sampling: dict[str, Any
     made.append(_settings(generation, None, None, None, None, 0))
     settings = {"model": name, **made[0], "default": made[0] == made[1]}
     side = generation.model.config.network.image_size
-    return _Subject(num, side, side, settings, lambda: generation.batches(num, seed=seed, **asked))
+    return _Subject(num, side, side, settings, generation.batches(num, seed=seed, **asked))
 
 
 def _settings(
@@ -163,7 +164,7 @@ def _pictures(pictures: ImageSet) -> _Subject:
     if count < 2:
         raise ValueError(f"{pictures.name} has {count} image; at least 2 are needed for KID, 2,048 for FID")
     settings = {"images": pictures.name}
-    return _Subject(count, height, width, settings, lambda: torch.split(pictures.images, 500))
+    return _Subject(count, height, width, settings, torch.split(pictures.images, 500))
 
 
 def _scatter(row: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from attenua import reports, weights
 from attenua.config import SamplingConfig
@@ -74,10 +75,10 @@ class Evaluation:
             )
         return self._reference
 
-    def score(self, batches: Iterable[Bytes], num: int) -> dict[str, float]:
+    def score(self, batches: Iterable[Tensor], num: int) -> dict[str, float]:
         """Return count, kid, kid_deviation and, from 2,048 pictures on both sides, fid; KID takes 1,000 at most.
 
-        Raises ValueError below 2 pictures.
+        batches: uint8 [B, C, H, W] each, of any B; num: how many they are together. Raises ValueError below 2.
         """
         if num < 2:
             raise ValueError(f"num is {num}; allowed is a whole number from 2")

@@ -11,7 +11,7 @@ from torch import Tensor
 from attenua import weights
 from attenua.networks import Condition
 from attenua.process import Process
-from attenua.sampling import Grid, Solver, Step, sample, to_bytes
+from attenua.sampling import Grid, Solver, Step, Times, sample, to_bytes
 from attenua.shapes import Bytes
 from attenua.tasks.loaded import Loaded
 
@@ -75,29 +75,39 @@ class Generation(Loaded):
         labels: Sequence[int] | None = None,
         callback: Callable[[Step], None] | None = None,
     ) -> Iterator[Bytes]:
-        """Yield the pictures of `sample` batch by batch, on the CPU: memory does not grow with `num`."""
+        """Return the pictures of `sample` batch by batch, on the CPU: memory does not grow with `num`.
+
+        What is wrong is refused here, before the first picture is asked for.
+        """
         if num < 1:
             raise ValueError(f"num is {num}; allowed is a whole number from 1")
         size = self.batch_size(batch)
         rule = self.rule(solver, eta)
-        chosen = self.times(rule, grid, steps)
+        rule.check(self.model.process)
+        given = self.times(rule, grid, steps)
+        chosen = given if isinstance(given, Grid) else Times(tuple(given))
+        calls = steps if steps is not None else self.sampling.steps
+        chosen.plan(self.model, rule, calls)
         conditions = self._labels(num, labels)
         network = self.model.config.network
-        calls = steps if steps is not None else self.sampling.steps
-        for start in range(0, num, size):
-            rows = range(start, min(start + size, num))
-            made = sample(
-                self.model,
-                (len(rows), network.channels, network.image_size, network.image_size),
-                steps=calls,
-                seed=seed,
-                solver=rule,
-                grid=chosen,
-                indices=rows,
-                condition=None if conditions is None else Condition(labels=conditions[rows.start : rows.stop]),
-                callback=callback,
-            )
-            yield to_bytes(made).cpu()
+
+        def made() -> Iterator[Bytes]:
+            for start in range(0, num, size):
+                rows = range(start, min(start + size, num))
+                pictures = sample(
+                    self.model,
+                    (len(rows), network.channels, network.image_size, network.image_size),
+                    steps=calls,
+                    seed=seed,
+                    solver=rule,
+                    grid=chosen,
+                    indices=rows,
+                    condition=None if conditions is None else Condition(labels=conditions[rows.start : rows.stop]),
+                    callback=callback,
+                )
+                yield to_bytes(pictures).cpu()
+
+        return made()
 
     def batch_size(self, batch: int | None) -> int:
         """Return the pictures of a network call: `batch`, or what suits the device. Raises ValueError below 1."""
