@@ -9,7 +9,8 @@ from torch import Tensor
 from attenua.config import ModelConfig, NetworkConfig
 from attenua.model import AttenuationModel
 from attenua.networks import Condition, UNet
-from attenua.networks.blocks import Attention
+from attenua.networks.blocks import Attention, CrossAttention
+from tests.networks.support import stir
 
 CONFIG = NetworkConfig(
     image_size=32,
@@ -120,3 +121,41 @@ def test_the_model_encodes_a_condition_once() -> None:
     assert len(calls) == 1
     assert model.encode(condition) is condition
     assert model.encode(Condition()) == Condition()
+
+
+def test_cross_attention_is_its_formula_in_every_window() -> None:
+    layer = CrossAttention(8, 2, norm="rms", window=4)
+    stir(layer, 0.3)
+    x, told = torch.randn(2, 8, 4, 8), torch.randn(2, 8, 4, 8)
+    found = layer(x, told)
+    for left in (0, 4):
+        state, asked = x[..., left : left + 4], told[..., left : left + 4]
+        q = layer.query(layer.norm_features(asked)).reshape(2, 2, 4, 16)
+        k, v = (part.reshape(2, 2, 4, 16) for part in layer.key_value(layer.norm_state(state)).split(8, dim=1))
+        weights = torch.softmax(torch.einsum("bhci,bhcj->bhij", q, k) / 2, dim=-1)
+        added = layer.out(torch.einsum("bhij,bhcj->bhci", weights, v).reshape(2, 8, 4, 4))
+        torch.testing.assert_close(found[..., left : left + 4], state + added, rtol=1e-4, atol=1e-5)
+    whole = CrossAttention(8, 2, norm="rms")
+    whole.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(whole(x[..., :4], told[..., :4]), found[..., :4], rtol=1e-5, atol=1e-5)
+
+
+def test_fusion_by_attention_starts_as_addition_and_learns_in_every_part() -> None:
+    from dataclasses import replace
+
+    attending = replace(CONFIG, attention=(16,), window=4, fusion="attention", image_size=64, decoders=2)
+    network, plain = UNet(attending), UNet(replace(attending, fusion="add"))
+    missing = plain.load_state_dict(network.state_dict(), strict=False)
+    assert missing.missing_keys == []
+    assert all(".attention." in name and "fusions" in name for name in missing.unexpected_keys)
+    assert len(missing.unexpected_keys) == 3 * 8  # the encoder's and both decoders' first level
+    x, time, _ = network.example()
+    picture = torch.randn(1, 3, 16, 16)
+    for each in (network, plain):
+        for decoder in each.decoders:
+            torch.nn.init.ones_(decoder.out.weight)  # type: ignore[union-attr, arg-type]
+    told = Condition(picture=picture)
+    torch.testing.assert_close(network(x, time, told)[0], plain(x, time, told)[0], rtol=0, atol=0)
+    awake(network)
+    sum((head * torch.randn_like(head)).sum() for head in network(x + torch.randn_like(x), time, told)).backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not bool(p.grad.any())] == []

@@ -155,7 +155,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         )
         scale = gain / torch.sqrt(variance + _EPSILON)
         if own:
-            result[f"{own}.conv.weight"] = (kernel * scale.view(-1, 1, 1, 1)).float()
+            result[f"{own}.conv.weight"] = (kernel * scale.view(-1, 1, 1, 1)).float().contiguous()  # stored otherwise
             result[f"{own}.conv.bias"] = (shift - mean * scale).float()
     take("_fc.weight", (_CLASSES, _HEAD))
     take("_fc.bias", (_CLASSES,))
