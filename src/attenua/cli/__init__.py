@@ -17,6 +17,10 @@ __all__ = ["COMMANDS", "group", "main"]
 
 COMMANDS: tuple[tuple[str, str], ...] = (
     ("sample", "Generate images."),
+    ("upscale", "Enlarge pictures."),
+    ("inpaint", "Fill holes in pictures."),
+    ("edges", "Draw the edges of pictures."),
+    ("saliency", "Find what stands out in pictures."),
     ("train", "Train a model, or go on with one that was interrupted."),
     ("evaluate", "Score a model or a folder of images (FID, KID)."),
     ("fit-grid", "Find the best times of few network calls for a model."),
