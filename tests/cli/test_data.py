@@ -1,4 +1,4 @@
-"""`attenua data` is a door to `attenua.data.cifar10.fetch` and adds nothing but its words."""
+"""`attenua data` is a door to the modules that bring data, and adds nothing but its words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from attenua.data import cifar10
+from attenua.data import cifar10, sources
+from attenua.data.sources import DataSet
 from tests.conftest import CommandLine
 
 
@@ -65,4 +66,29 @@ def test_a_damaged_copy_is_one_line_that_names_it(cli: CommandLine, tmp_path: Pa
     done = cli("data", "cifar10", "--root", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "data_batch_1.bin" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", list(sources.DATASETS))
+def test_every_set_is_fetched_by_its_name_and_its_terms_are_told(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    def fetch(known: DataSet, root: Path, *, progress: Callable[[int, int | None], None]) -> Path:
+        assert known is sources.DATASETS[name]
+        progress(5, 5)
+        return root / known.folder
+
+    monkeypatch.setattr(sources, "fetch", fetch)
+    done = cli("data", name, "--root", tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / sources.DATASETS[name].folder}\n")
+    assert f"terms: {sources.DATASETS[name].terms}\n" in done.stderr
+    done = cli("data", name, "--root", tmp_path, "--quiet", "--json")
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["terms"] == sources.DATASETS[name].terms
+
+
+def test_an_unknown_set_lists_those_there_are(cli: CommandLine) -> None:
+    done = cli("data", "bsds50")
+    assert done.returncode == 2
+    assert "bsds500" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -128,10 +128,10 @@ def test_a_size_below_one_is_refused(tmp_path):
 
 
 def test_other_files_and_nothing_are_told_apart(tmp_path):
-    (tmp_path / "a.tar").write_bytes(b"text")
+    (tmp_path / "a.rar").write_bytes(b"text")
     (tmp_path / "a.zip").write_bytes(b"text")
-    with pytest.raises(ValueError, match=r"a\.tar is no data"):
-        data.load(tmp_path / "a.tar")
+    with pytest.raises(ValueError, match=r"a\.rar is no data"):
+        data.load(tmp_path / "a.rar")
     with pytest.raises(ValueError, match=r"a\.zip is not a whole zip file"):
         data.load(tmp_path / "a.zip")
     with pytest.raises(FileNotFoundError, match="nothing"):

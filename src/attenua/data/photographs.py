@@ -115,12 +115,12 @@ def read(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, uint8 [3, H, W]) of the photographs of a split, of any sizes.
 
-    A picture that cannot be read is left out and told to `on_skip` (a warning where that is None); with `strict` it
-    is an error. Raises what `chosen` raises.
+    A picture that cannot be read, or is held out from training, is left out and told to `on_skip` (a warning where
+    that is None); with `strict` it is an error. Raises what `chosen` raises.
     """
     path = Path(path)
     tell = _reporter(strict, on_skip)
-    with chosen(path, split, on_skip=tell if not strict else on_skip) as entries:
+    with chosen(path, split, on_skip=tell) as entries:
         for name, content in entries:
             try:
                 yield name, images.decode(_bytes(path / name, content), str(path / name))
