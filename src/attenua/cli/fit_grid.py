@@ -68,14 +68,15 @@ def command(
 
     from attenua import weights
     from attenua.config import to_dict
-    from attenua.sampling import Fit, fit
-    from attenua.tasks.generation import BATCH
+    from attenua.sampling import Fit, check_fit, fit
 
     generation = common.load_model(name, model, device)
     rule = generation.rule(solver, None)
+    for number in numbers:
+        check_fit(generation.model, rule, number)
+    size = generation.batch_size(batch)
     found = []
     with common.progress("fitting", unit="evaluations", quiet=quiet) as update:
-        size = batch or BATCH[generation.device.type]
         work = Fit(generation.model, trajectories, held_out, reference, seed, size)
         for number in numbers:
             found.append(fit(work, rule, number, report=lambda *_: update(work.evaluations)))

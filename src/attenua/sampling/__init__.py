@@ -1,6 +1,6 @@
 """Sampling: grids, solvers, the loop, and noise keyed by image."""
 
-from attenua.sampling.fit import Fit, fit
+from attenua.sampling.fit import Fit, check_fit, fit
 from attenua.sampling.fitted import Fitted, fingerprint
 from attenua.sampling.grids import GRIDS, Grid, Karras, LogSNR, Plan, Times, Uniform, grid
 from attenua.sampling.multistep import Multistep, Multistep3, SDEMultistep, UniPC2, UniPC3
@@ -13,5 +13,6 @@ from attenua.sampling.suite import SOLVERS, solver
 __all__ = [
     "GRIDS", "SOLVERS", "Ancestral", "Fit", "Fitted", "Flow", "Grid", "Heun", "ImageNoise", "Karras", "LogSNR",
     "Multistep", "Multistep3", "Past", "Plan", "Posterior", "Released", "SDEMultistep", "Solver", "Step", "Times",
-    "UniPC2", "UniPC3", "Uniform", "choose_grid", "fingerprint", "fit", "grid", "sample", "solver", "to_bytes",
+    "UniPC2", "UniPC3", "Uniform", "check_fit", "choose_grid", "fingerprint", "fit", "grid", "sample", "solver",
+    "to_bytes",
 ]  # fmt: skip

@@ -106,6 +106,17 @@ def rms(values: Tensor) -> float:
     return found if math.isfinite(found) else math.inf
 
 
+def check_fit(model: AttenuationModel, rule: Solver, calls: int) -> None:
+    """Raise ValueError where no grid can be fitted: as `fit` does, but before there is a reference."""
+    rule.check(model.process)
+    if rule.name in ("posterior", "released", "ancestral", "sde-dpmpp-2m"):
+        raise ValueError(
+            f"the solver {rule.name!r} draws fresh noise: a grid can be fitted for deterministic ones alone"
+        )
+    if calls < 2:
+        raise ValueError(f"steps is {calls}; a grid can be fitted from 2")
+
+
 def fit(work: Fit, rule: Solver, calls: int, *, rounds: int = 12, report: Report | None = None) -> FittedGrid:
     """Return the grid for a rule and a number of calls, with its distance and that of the default grid, both held out.
 
@@ -113,13 +124,7 @@ def fit(work: Fit, rule: Solver, calls: int, *, rounds: int = 12, report: Report
     they pay. rounds: of the search, each of one to a few evaluations. report(evaluations, distance) is called as it
     goes. Raises ValueError for a rule with fresh noise (its end points are no function of the start) or of another law.
     """
-    rule.check(work.model.process)
-    if rule.name in ("posterior", "released", "ancestral", "sde-dpmpp-2m"):
-        raise ValueError(
-            f"the solver {rule.name!r} draws fresh noise: a grid can be fitted for deterministic ones alone"
-        )
-    if calls < 2:
-        raise ValueError(f"steps is {calls}; a grid can be fitted from 2")
+    check_fit(work.model, rule, calls)
     space = Space(work, rule, calls)
     starts = [space.numbers(grid.plan(work.model, rule, calls).times[:-1]) for grid in STARTS]
     start = min(starts, key=lambda numbers: rms(space.residual(numbers)))
