@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -153,3 +154,9 @@ def test_a_check_can_be_waived() -> None:
 def test_the_slope_of_the_free_law_weighs_nothing_at_either_end() -> None:
     b = FreeSlope().b(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
     assert b.tolist() == [0, -0.125, 0]
+
+
+@pytest.mark.parametrize("remainder", [lambda t: 2 * t, lambda t: 1 - t**2 + 1e-6, lambda t: t * math.nan])
+def test_a_remainder_of_another_law_is_refused(remainder: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"law 'mine' has a remainder that is not 1 - m at t = .*; they must agree"):
+        Custom(lambda t: t**2, remainder, label="mine")

@@ -167,7 +167,7 @@ class Custom(Law):
     """A user's own law, given by m; a and dm may be given where 1 - m or automatic differentiation is not enough.
 
     m: an increasing function of a float64 tensor with m(0) = 0 and m(1) = 1, of torch operations.
-    Raises ValueError if m misses its ends or falls on a grid of 1,001 times.
+    Raises ValueError if m misses its ends or falls on a grid of 1,001 times, or the remainder is not 1 - m there.
     """
 
     function: Function
@@ -189,6 +189,10 @@ class Custom(Law):
         if not bool((values.diff() > 0).all()):
             at = float(grid[int(values.diff().argmin())])
             raise ValueError(f"law {self.label!r} does not increase at t = {at:g}; m must be strictly increasing")
+        apart = (self.a(grid) + values - 1).abs()
+        if not bool((apart <= self.tolerance).all()):
+            at = float(grid[int(apart.argmax())])
+            raise ValueError(f"law {self.label!r} has a remainder that is not 1 - m at t = {at:g}; they must agree")
 
     def m(self, t: Tensor) -> Tensor:
         """Return the user's m(t)."""
