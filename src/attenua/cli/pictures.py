@@ -473,8 +473,6 @@ def _report(given: Options, items: list[_Item], device: str, calls: int, seconds
     counts = {name: sum(item.status == name for item in items) for name in ("written", "kept", "skipped")}
     result = {"files": [item.told() for item in items], **counts}
     result |= {"nfe": calls, "device": device, "seconds": round(seconds, 3)}
-    common.emit(
-        result,
-        as_json=given.as_json,
-        text=[str(item.target) for item in items if item.status in ("written", "kept")],
-    )
+    text = [str(item.target) for item in items if item.status in ("written", "kept")]
+    if text or given.as_json:
+        common.emit(result, as_json=given.as_json, text=text)

@@ -76,6 +76,8 @@ class TiledModel:
 
     height, width: of the state, multiples of the network's `multiple`; tile, overlap: in pixels of the state; batch:
     tiles at once; budget: bytes of encoded conditions that are kept between calls (what does not fit is encoded again).
+    needed: bool [height, width] on the CPU, where a prediction is needed: tiles without such a pixel are not computed,
+    and what no tile weighs is predicted as a state that is zero with mu. Those weights are the same with and without.
     """
 
     def __init__(
@@ -88,13 +90,15 @@ class TiledModel:
         overlap: int,
         batch: int = 1,
         budget: int = 512 * 2**20,
+        needed: Tensor | None = None,
     ) -> None:
         step = model.network.multiple
         sides = [min(tile, height) // step * step, min(tile, width) // step * step]
         self.model, self.batch, self.budget, self.overlap = model, batch, budget, overlap
         rows = starts(height, max(sides[0], step), min(overlap, max(sides[0], step) - 1), step)
         columns = starts(width, max(sides[1], step), min(overlap, max(sides[1], step) - 1), step)
-        self.tiles = [Tile(top, left, max(sides[0], step), max(sides[1], step)) for top in rows for left in columns]
+        tiles = [Tile(top, left, max(sides[0], step), max(sides[1], step)) for top in rows for left in columns]
+        self.tiles = [tile for tile in tiles if needed is None or bool(tile.of(needed).any())]
         self.whole = (height, width)
         total = torch.zeros(height, width)
         for each in self.tiles:
@@ -144,7 +148,7 @@ class TiledModel:
 
     def weight(self, tile: Tile) -> Tensor:
         """Return a tile's share of every pixel, [h, w]; the shares of all tiles add up to one."""
-        return window(tile, self.whole, self.overlap) / tile.of(self.total[None])[0]
+        return window(tile, self.whole, self.overlap) / tile.of(self.total[None])[0].clamp(min=1e-30)
 
     def _groups(self) -> Iterator[list[int]]:
         for start in range(0, len(self.tiles), self.batch):
@@ -184,4 +188,10 @@ class TiledModel:
                 share = self.weight(tile).to(x_t)
                 tile.of(x0)[0].addcmul_(prediction.x0[row], share)
                 tile.of(eps)[0].addcmul_(prediction.eps[row], share)
+        if not bool(self.total.all()):
+            bare = (self.total == 0).to(x0.device)
+            known = -self.mu.view(1, -1, 1, 1).to(x0)
+            a, sigma = float(self.process.a(t)), float(self.process.sigma(t))
+            x0 = torch.where(bare, known, x0)
+            eps = torch.where(bare, (x_t - a * known) / sigma, eps)
         return Prediction(x0, eps)

@@ -88,7 +88,8 @@ def draw(
     faithful: one call at t = 1, the mean of all outputs that fit the picture (the best in mean square; theory,
     section 5), the same for every sample; otherwise samples by `steps` calls each. tile, overlap: in pixels of the
     picture, which is padded by reflection and never resized; it is encoded once for all calls and samples, as far as
-    the encoding fits in memory. Raises ValueError for an empty picture, another number of channels, samples < 1.
+    the encoding fits in memory. Tiles without a pixel that the task needs are not computed. Raises ValueError for an
+    empty picture, another number of channels, samples < 1.
     """
     if picture.ndim != 3 or picture.shape[0] != task.picture_channels or not picture.numel():
         raise ValueError(f"a picture must be [{task.picture_channels}, H, W], not {list(picture.shape)}")
@@ -102,7 +103,15 @@ def draw(
     padded, (height, width) = pad_to_multiple(picture[None].to(model.device, model.dtype), multiple)
     state_height, state_width = padded.shape[-2] * scale, padded.shape[-1] * scale
     side = max(tile // multiple, 1) * multiple * scale
-    tiled = TiledModel(model, state_height, state_width, tile=side, overlap=overlap * scale)
+    needed = task.unknown(padded)
+    tiled = TiledModel(
+        model,
+        state_height,
+        state_width,
+        tile=side,
+        overlap=overlap * scale,
+        needed=None if needed is None else needed[0].cpu(),
+    )
     made = []
     for index in range(1 if faithful else samples):
         state = sample(

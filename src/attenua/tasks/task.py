@@ -31,6 +31,13 @@ class Task(ABC):
         """Return what the network is told of a picture."""
         return Condition(picture=picture)
 
+    def unknown(self, picture: Tensor) -> Tensor | None:
+        """Return where the network is needed, bool [B, H, W] of the state; None is everywhere.
+
+        Elsewhere the state (with mu) must be zero, and the output known from the picture alone.
+        """
+        return None
+
     @abstractmethod
     def postprocess(self, state: Tensor, picture: Tensor) -> Tensor:
         """Return the output of a final state (with mu) for its picture."""

@@ -1,0 +1,78 @@
+"""Inpainting: a smooth fill from what is known around a hole is the base, what it lacks is the state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attenua.config import Config
+from attenua.data.folder import OnSkip
+from attenua.data.holes import COLUMNS, holes
+from attenua.data.photographs import load
+from attenua.networks import Condition
+from attenua.tasks.crops import CropSource
+from attenua.tasks.task import Task
+
+__all__ = ["Inpainting", "fill"]
+
+
+class Inpainting(Task):
+    """Inpainting: the state is the picture less a smooth fill of its hole, so it is zero where the picture is known.
+
+    A picture is float [B, 4, H, W]: RGB in [-1, 1], whose values inside the hole are not looked at, and the mask, 1 in
+    the hole and 0 elsewhere. The network is told the filled picture and the mask: the fill carries what is far away to
+    the middle of a large hole. Known pixels of an output are those of the picture, bit for bit.
+    """
+
+    name = "inpainting"
+    picture_channels = 4
+
+    def condition(self, picture: Tensor) -> Condition:
+        """Return the filled picture and its mask."""
+        mask = picture[:, 3:] > 0.5
+        return Condition(picture=torch.cat([fill(picture[:, :3], mask), mask.to(picture.dtype)], dim=1))
+
+    def postprocess(self, state: Tensor, picture: Tensor) -> Tensor:
+        """Return the picture with what a state makes of its hole."""
+        known, mask = picture[:, :3].to(state.dtype), picture[:, 3:] > 0.5
+        return torch.where(mask, (fill(known, mask) + state).clamp(-1, 1), known)
+
+    def unknown(self, picture: Tensor) -> Tensor:
+        """Return the hole, bool [B, H, W]."""
+        return picture[:, 3] > 0.5
+
+    def examples(self, crops: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states and pictures with holes, of crops, float [B, 3, S, S] in [-1, 1]."""
+        mask = holes(draws, crops.shape[-1])[:, None]
+        filled = fill(crops, mask)
+        return crops - filled, torch.cat([filled, mask.to(crops.dtype)], dim=1)
+
+    def dataset(self, path: Path, config: Config, *, strict: bool = False, on_skip: OnSkip | None = None) -> CropSource:
+        """Return the training set of a folder or zip of photographs."""
+        side = config.model.network.image_size
+        return CropSource(self, load(path, side, strict=strict, on_skip=on_skip), self.examples, side, COLUMNS)
+
+
+def fill(pixels: Tensor, mask: Tensor) -> Tensor:
+    """Return pixels [B, C, H, W] with the hole of a mask, bool [B, 1, H, W], filled smoothly from what is known.
+
+    Normalised means of known pixels on a pyramid of half sizes, blended back from the coarsest by bilinear enlargement
+    (push and pull; Gortler, Grzeszczuk, Szeliski and Cohen 1996, section 3.4). Known pixels stay bit for bit, what the
+    hole holds is not looked at, and a picture that is all hole becomes 0.
+    """
+    share = (~mask).to(pixels.dtype)
+    levels = [(torch.where(mask, torch.zeros_like(pixels), pixels), share)]  # (pixels, how far they are known, 0..1)
+    while max(levels[-1][0].shape[-2:]) > 1:
+        value, share = levels[-1]
+        mean = F.avg_pool2d(share, 2, ceil_mode=True, count_include_pad=False)
+        total = F.avg_pool2d(value * share, 2, ceil_mode=True, count_include_pad=False)
+        levels.append((total / mean.clamp(min=1e-6), (4 * mean).clamp(max=1)))
+    filled = levels.pop()[0]
+    while levels:
+        value, share = levels.pop()
+        larger = F.interpolate(filled, size=value.shape[-2:], mode="bilinear", align_corners=False)
+        filled = torch.lerp(larger, value, share) if levels else torch.where(mask, larger, pixels)
+    return filled
