@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -48,7 +49,8 @@ class DataSet:
     """A data set: its folder below the root, and the parts that make it.
 
     parts: for each, addresses of the same thing in the order in which they are asked. counts: files of a whole copy
-    by pattern. limit: bytes that a part may unpack to. published: raises ValueError where the content is another.
+    by pattern. limit: bytes that a part may unpack to. published: raises ValueError where the content, in a folder like
+    `folder`, is another; for sets of one part.
     """
 
     folder: str
@@ -214,9 +216,6 @@ def fetch(dataset: DataSet, root: str | Path, *, progress: Progress | None = Non
     lacks = missing(dataset, folder)
     if lacks:
         raise ValueError(f"{folder} is not whole after all parts were brought: {lacks}")
-    _check_headers(dataset, folder)
-    if dataset.published is not None:
-        dataset.published(folder)
     return folder
 
 
@@ -265,12 +264,17 @@ def _from_archive(dataset: DataSet, source: Source, root: Path, progress: Progre
     download(source.url, archive, sha256=source.sha256, md5=source.md5, progress=progress, timeout=_TIMEOUT, attempts=3)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{dataset.folder}-", dir=root) as place:
-            new = Path(place) / "new"
-            new.mkdir()
+            stage = Path(place)
+            new = stage / source.into
             unpack(archive, new, prefix=source.prefix, suffixes=dataset.suffixes, limit=dataset.limit)
-            if source.contents not in (None, contents_sha256(new, dataset.suffixes)):
+            if source.contents is not None and source.contents != contents_sha256(new, dataset.suffixes):
                 raise ValueError(f"{source.url} does not hold the files that it should (their sums differ)")
-            _move(new, root / dataset.folder / source.into)
+            _check_headers(dataset, stage)
+            if dataset.published is not None:
+                dataset.published(stage)
+            if hasattr(os, "sync"):
+                os.sync()  # once: thousands of small files would each wait for the disk
+            _move(stage, root / dataset.folder)
     finally:
         if ours:  # also where it was bad: without a sum, the next call could not know
             archive.unlink()
@@ -298,4 +302,4 @@ def _check_headers(dataset: DataSet, folder: Path) -> None:
             except (OSError, Image.DecompressionBombError):
                 whole = False
             if not whole:
-                raise ValueError(f"{path} is not a picture: remove it and run the same again")
+                raise ValueError(f"{path.relative_to(folder)} is not a picture")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tarfile
 import zipfile
@@ -37,7 +36,8 @@ def unpack(
 
     Raises ValueError, before anything is written, where any member's name is absolute or climbs (..), or a member
     below `prefix` is a link or a device; and where the archive is damaged or holds more than `limit`. Raises
-    OSError where the disk does not take the files. Files that were written by then stay in `folder`.
+    OSError where the disk does not take the files. Files that were written by then stay in `folder`, so it should be
+    a temporary one; the bytes need not have reached the disk.
     """
     archive, folder = Path(archive), Path(folder)
     with _opened(archive) as members:
@@ -107,7 +107,5 @@ def _write(archive: Path, path: Path, size: int, content: Callable[[], IO[bytes]
         raise ValueError(f"{archive} has no bytes for {path.name}")
     with source, path.open("xb") as file:
         shutil.copyfileobj(source, file)
-        file.flush()
-        os.fsync(file.fileno())
         if file.tell() != size:
             raise ValueError(f"{archive} has {file.tell()} bytes for {path.name}, not {size} as it says")
