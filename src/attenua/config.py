@@ -128,18 +128,22 @@ class TaskConfig:
     """What a model is for: one of the tasks of attenua.tasks.
 
     scale: the factor of super-resolution. degradation: what its low resolution is made by, the benchmarks' bicubic, or
-    a random blur, noise and JPEG ("photo").
+    a random blur, noise and JPEG ("photo"). annotators: what edges are, the mean over those who drew them, or what one
+    of them drew, another one every time.
     """
 
     name: Literal["generation", "super-resolution", "inpainting", "edges", "saliency"] = "generation"
     scale: int = 1
     degradation: Literal["bicubic", "photo"] = "bicubic"
+    annotators: Literal["mean", "one"] = "mean"
 
     def __post_init__(self) -> None:
         if self.name == "super-resolution" and self.scale < 2:
             raise ValueError(f"task.scale is {self.scale}; allowed is a whole number from 2")
         if self.name != "super-resolution" and (self.scale, self.degradation) != (1, "bicubic"):
             raise ValueError(f"task.scale and task.degradation belong to super-resolution, not to {self.name}")
+        if self.name != "edges" and self.annotators != "mean":
+            raise ValueError(f"task.annotators belongs to edges, not to {self.name}")
 
 
 @dataclass(frozen=True)
@@ -193,13 +197,15 @@ class TrainingConfig:
     images: length of the run; the rate climbs over `warmup` images, stays to the share `constant` of the run, and falls
     linearly to zero. micro_batch: the most samples a device takes at once (0: its whole share). ema: relative widths of
     the averages; snapshots: how many of each average are kept for post-hoc reconstruction. precision "auto": bfloat16
-    products where the device has units for them, else float32; compile null: on CUDA only.
+    products where the device has units for them, else float32; compile null: on CUDA only. feature_rate: what the rate
+    is multiplied by for pretrained features (0: they stay as they are).
     """
 
     images: int = 20_000_000
     batch: int = 512
     micro_batch: int = 0
     rate: float = 1e-3
+    feature_rate: float = 0.1
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     warmup: int = 150_000
@@ -229,6 +235,8 @@ class TrainingConfig:
         for name in ("rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; allowed is a number above 0")
+        if not 0 <= self.feature_rate < math.inf:
+            raise ValueError(f"training.feature_rate is {self.feature_rate}; allowed is a finite number from 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"training.betas is {self.betas}; allowed are two numbers from 0, below 1")
         if not 0 <= self.weight_decay < math.inf:

@@ -100,6 +100,7 @@ def command(
                 folder,
                 world=world,
                 init=start,
+                features=None if start is not None else _features(config, folder),
                 perceptual=_perceptual(config, world.device),
                 evaluate=_evaluation(config, pictures, world) if world.leads else None,
                 on_progress=reporter if world.leads else None,
@@ -228,6 +229,23 @@ def _perceptual(config: Config, device: Any) -> Any:
     from attenua.metrics.perceptual import Perceptual
 
     return Perceptual("vgg", cache=weights.cache()).to(device)
+
+
+def _features(config: Config, folder: Path) -> Any:
+    """Return the pretrained weights that a new run's features start from. Raises ValueError where they are not there.
+
+    A run that goes on has them in its checkpoint.
+    """
+    from attenua import weights
+    from attenua.data import pretrained
+    from attenua.training import checkpoint
+
+    if config.model.network.features == "none" or checkpoint.newest(folder) is not None:
+        return None
+    try:
+        return pretrained.efficientnet_lite0(weights.cache())
+    except ValueError as error:
+        raise ValueError(f"{error}; --set model.network.features=none trains without") from None
 
 
 def _evaluation(config: Config, pictures: ImageSet | Source, world: World) -> Any:

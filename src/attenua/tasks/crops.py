@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,40 +24,40 @@ Examples = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(crops, float [B, 3, S, S] in [-1, 1]; draws, float64 [B, K] in [0, 1)) -> (states, pictures that are told)."""
 
 
-class CropSource(Source):
-    """Crops of photographs, turned and mirrored, and what a task makes of them.
+class DrawnSource(Source):
+    """Examples that are made from random numbers alone, on the device; mu and s_d are measured on some of them.
 
-    examples: from crops and `columns` random numbers each to states and pictures; side: of a crop, in pixels.
+    side: of a state's crop, in pixels; columns: how many random numbers make an example; measured: on how many
+    examples mu and s_d are measured.
     """
 
-    def __init__(self, task: Task, photographs: PhotoSet, examples: Examples, side: int, columns: int = 0) -> None:
-        self.task, self.photographs, self.examples = task, photographs, examples
-        self.side, self.columns = side, columns
-        self.name, self.terms = photographs.name, photographs.terms
-        self._measured: tuple[Tensor, float] | None = None
+    task: Task
+    side: int
+    columns: int
+    measured: ClassVar[int] = MEASURED
+    _found: tuple[Tensor, float] | None = None
 
-    def __len__(self) -> int:
-        """Return the crops that cover the photographs once."""
-        return max(int(self.photographs.sizes.prod(1).sum()) // self.side**2, 1)
+    @abstractmethod
+    def made(self, draws: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return states and the pictures that are told, for rows of draws, float64 [B, columns] in [0, 1)."""
 
-    def sha256(self) -> str:
-        """Return the checksum of the photographs."""
-        return self.photographs.sha256()
+    @abstractmethod
+    def move(self, device: torch.device) -> None:
+        """Move the data to a device."""
 
     def _measure(self) -> tuple[Tensor, float]:
-        if self._measured is None:
+        if self._found is None:
             generator = torch.Generator().manual_seed(0)
             total, square, count = torch.zeros(self.task.state_channels, dtype=torch.float64), 0.0, 0
-            for _ in range(max(MEASURED // 64, 1)):
-                draws = torch.rand(64, CUT + self.columns, generator=generator, dtype=torch.float64)
-                state, _ = self.batch(draws[:, 0], draws, torch.float32)
-                values = state.double()
+            for _ in range(max(self.measured // 64, 1)):
+                draws = torch.rand(64, self.columns, generator=generator, dtype=torch.float64)
+                values = self.made(draws, torch.float32)[0].double()
                 total += values.sum((0, 2, 3))
                 square += float(values.square().sum())
                 count += values.numel() // len(total)
             mean = total / count
-            self._measured = mean, float((square / (len(total) * count) - mean.square().mean()).sqrt())
-        return self._measured
+            self._found = mean, float((square / (len(total) * count) - mean.square().mean()).sqrt())
+        return self._found
 
     def mean(self) -> Tensor:
         """Return mu of the state."""
@@ -74,28 +76,65 @@ class CropSource(Source):
         self.task.check(config.model)
 
     def place(self, device: torch.device) -> None:
-        """Measure the state, then move the photographs to the device."""
+        """Measure the state, then move the data to the device."""
         self._measure()
-        self.photographs = self.photographs.to(device)
+        self.move(device)
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """Return which crops are cut, and the task's own random numbers."""
-        return torch.rand(batch, CUT + self.columns, generator=generator, device=generator.device, dtype=torch.float64)
+        return torch.rand(batch, self.columns, generator=generator, device=generator.device, dtype=torch.float64)
 
     def batch(self, rows: Tensor, draws: Tensor, dtype: torch.dtype) -> tuple[Tensor, Condition]:
-        """Return states and their conditions; rows play no part, the crops are drawn by area."""
-        crops = self.photographs.crops(draws[:, :CUT], self.side).to(dtype) / 127.5 - 1
-        state, picture = self.examples(crops, draws[:, CUT:])
+        """Return states and their conditions; rows play no part, the crops are drawn."""
+        state, picture = self.made(draws, dtype)
         return state, self.task.condition(picture)
 
     def preview(self, count: int) -> Condition:
         """Return the conditions of some crops, the same every time."""
-        device = self.photographs.pixels.device
-        draws = torch.rand(count, CUT + self.columns, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        return self.batch(draws[:, 0], draws.to(device), torch.float32)[1]
+        draws = torch.rand(count, self.columns, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        return self.task.condition(self.made(draws.to(self.device), torch.float32)[1])
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the data lies."""
 
     def show(self, states: Tensor, condition: Condition | None) -> Tensor:
         """Return the outputs of states."""
         assert condition is not None
         assert condition.picture is not None
         return self.task.postprocess(states, condition.picture)
+
+
+class CropSource(DrawnSource):
+    """Crops of photographs, turned and mirrored, and what a task makes of them.
+
+    examples: from crops and `columns` random numbers each to states and pictures; side: of a crop, in pixels.
+    """
+
+    def __init__(self, task: Task, photographs: PhotoSet, examples: Examples, side: int, columns: int = 0) -> None:
+        self.task, self.photographs, self.examples = task, photographs, examples
+        self.side, self.columns = side, CUT + columns
+        self.name, self.terms = photographs.name, photographs.terms
+
+    def __len__(self) -> int:
+        """Return the crops that cover the photographs once."""
+        return max(int(self.photographs.sizes.prod(1).sum()) // self.side**2, 1)
+
+    def sha256(self) -> str:
+        """Return the checksum of the photographs."""
+        return self.photographs.sha256()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the photographs lie."""
+        return self.photographs.pixels.device
+
+    def move(self, device: torch.device) -> None:
+        """Move the photographs to a device."""
+        self.photographs = self.photographs.to(device)
+
+    def made(self, draws: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return what the task makes of crops; they are drawn by area."""
+        crops = self.photographs.crops(draws[:, :CUT], self.side).to(dtype) / 127.5 - 1
+        return self.examples(crops, draws[:, CUT:])

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +42,9 @@ FREE_TO_CHANGE = (
 )
 """Training fields that a run may change when it resumes: they do not touch the weights."""
 
+FEATURES = "encoder.features."
+"""How the names of the condition encoder's pretrained parameters begin."""
+
 CHECK_EVERY = 20
 """Steps between two questions to the other processes whether one of them was told to stop."""
 
@@ -72,6 +75,14 @@ def rate(config: TrainingConfig, images: int) -> float:
     start = config.constant * config.images
     falling = min(1.0, (config.images - images) / max(config.images - start, 1))
     return config.rate * warm * max(falling, 0.0)
+
+
+def rate_groups(parameters: Mapping[str, torch.nn.Parameter], factor: float) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: pretrained features, where there are any, learn at `factor` of the rate."""
+    features = [value for name, value in parameters.items() if name.startswith(FEATURES)]
+    others = [value for name, value in parameters.items() if not name.startswith(FEATURES)]
+    groups = [{"params": others, "factor": 1.0}]
+    return [*groups, {"params": features, "factor": factor}] if features else groups
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -106,7 +117,7 @@ class Trainer:
     """Trains one model in a run folder; the same call again resumes.
 
     data: uint8 pictures, or a Source of examples, kept on the device; init: a model file's weights to start from (its
-    s_d is kept);
+    s_d is kept); features: pretrained weights for the condition encoder's features, where there is no init;
     perceptual: a distance for objective.perceptual; evaluate: called with the averaged model and the image count at
     training.fid_every, returns figures for the log; on_progress: called at every log line on rank 0.
     Raises ValueError where data, run folder and configuration do not fit each other.
@@ -120,6 +131,7 @@ class Trainer:
         *,
         world: World | None = None,
         init: weights.Weights | None = None,
+        features: Mapping[str, Tensor] | None = None,
         perceptual: Distance | None = None,
         evaluate: Callable[[AttenuationModel, int], dict[str, float]] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -144,6 +156,8 @@ class Trainer:
         self.model.data_mean.copy_(source.data_mean())
         if init is not None:
             load_network(self.model, init.tensors)
+        elif features is not None:
+            self.model.network.load_features(features)
         self.model.to(device=device, dtype=self.dtype)
         self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = Objective(self.model, config.objective, perceptual).to(device)
@@ -154,7 +168,7 @@ class Trainer:
         if self.world.size > 1:
             self.forward = distributed.replicate(self.objective, device)
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(),
+            rate_groups(self.parameters, training.feature_rate),
             lr=training.rate,
             betas=training.betas,
             weight_decay=training.weight_decay,
@@ -201,7 +215,7 @@ class Trainer:
         rows = self.indices(self.seen, training.batch)[self.share]
         x0, condition = self._batch(rows)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate(training, self.seen)
+            group["lr"] = group["factor"] * rate(training, self.seen)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=x0.device, dtype=self.dtype)
         size = training.micro_batch or len(rows)
