@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attenua.config import Config
+from attenua.data import camera
+from attenua.data.degrade import Blind
 from attenua.data.folder import OnSkip
 from attenua.data.photographs import load
 from attenua.tasks.crops import CropSource
@@ -20,7 +22,8 @@ class SuperResolution(Task):
     """Super-resolution by a whole factor: the state is the picture less its bicubic enlargement.
 
     So the network adds detail to what interpolation gives, and s_d is that of the detail. Pictures are float
-    [B, 3, H, W] in [-1, 1]; the low resolution of training is the benchmarks' (antialiased bicubic, 8 bit).
+    [B, 3, H, W] in [-1, 1]; the low resolution of training is the benchmarks' (antialiased bicubic, 8 bit), or, with
+    the degradation "photo", blurred before it, and noisy and compressed after it.
     """
 
     scale: int = 4
@@ -50,10 +53,14 @@ class SuperResolution(Task):
 
     def examples(self, crops: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Return states and low-resolution pictures of crops, float [B, 3, H, W] in [-1, 1]."""
-        small = self.reduce(crops)
+        if self.degradation == "photo":
+            small = camera.degraded(crops, self.reduce, draws, Blind(self.scale))
+        else:
+            small = self.reduce(crops)
         return crops - self.enlarge(small), small
 
     def dataset(self, path: Path, config: Config, *, strict: bool = False, on_skip: OnSkip | None = None) -> CropSource:
         """Return the training set of a folder or zip of photographs."""
         side = config.model.network.image_size
-        return CropSource(self, load(path, side, strict=strict, on_skip=on_skip), self.examples, side)
+        columns = camera.columns(side // self.scale) if self.degradation == "photo" else 0
+        return CropSource(self, load(path, side, strict=strict, on_skip=on_skip), self.examples, side, columns)
