@@ -142,7 +142,7 @@ def unknown_field(path: Path) -> None:
     safetensors.torch.save_file({"w": torch.zeros(3)}, path, {"attenua": json.dumps(description)})
 
 
-@pytest.mark.parametrize("command", ["info", "sample", "evaluate", "fit-grid"])
+@pytest.mark.parametrize("command", ["info", "sample", "evaluate"])
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
