@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # at run time where the work begins: the help of a command ne
     from attenua.photos import Photo
     from attenua.tasks import Conditional
 
-__all__ = ["SAMPLES", "Options", "Treatment", "heat", "like", "options", "rgb", "run"]
+__all__ = ["SAMPLES", "Options", "Treatment", "check_mean", "heat", "like", "options", "rgb", "run"]
 
 SAMPLES = 8
 """Samples behind a map of uncertainty, where `--samples` does not say."""
@@ -92,6 +92,10 @@ class Treatment(ABC):
     @abstractmethod
     def prepare(self, source: Path, photo: Photo) -> Tensor:
         """Return what the network is told of a picture, float32 [C', h, w]."""
+
+    def resize(self, output: Tensor, photo: Photo) -> Tensor:
+        """Return an output [C, H, W] at the size at which it is written, and so for a map of uncertainty [1, H, W]."""
+        return output
 
     @abstractmethod
     def finish(self, output: Tensor, photo: Photo, picture: Tensor) -> Photo:
@@ -180,6 +184,14 @@ def _check(given: Options) -> None:
         raise ValueError(f"steps is {given.steps}; allowed is a whole number from 1")
     if given.samples is not None and given.uncertainty is None:
         raise ValueError(f"--samples {given.samples} is for the map of --uncertainty, which is not asked for")
+
+
+def check_mean(given: Options, mean: bool) -> None:
+    """Raise ValueError where the mean of all samples is asked for together with what samples need."""
+    if mean and given.uncertainty is not None:
+        raise ValueError("--mean is the mean of all samples: a map of uncertainty needs samples")
+    if mean and given.steps is not None:
+        raise ValueError(f"--mean is one network call; --steps {given.steps} is for samples")
 
 
 def rgb(photo: Photo) -> Tensor:
@@ -436,10 +448,11 @@ def _made(
         tile=given.tile,
         callback=bar,
     )
-    made = treatment.finish(outputs[0], photo, picture)
+    made = treatment.finish(treatment.resize(outputs[0], photo), photo, picture)
     if item.map is None:
         return made, None
-    return made, outputs.std(0).square().mean(0).sqrt()
+    deviation = outputs.std(0).square().mean(0, keepdim=True).sqrt()
+    return made, treatment.resize(deviation, photo)[0]
 
 
 def _fits(target: Path, photo: Photo, scale: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +17,7 @@ from attenua.config import Config
 from attenua.data import boundaries, pairs
 from attenua.data.folder import OnSkip
 from attenua.data.pairs import Augmentation, PairSet
+from attenua.metrics.boundaries import suppress, thin
 from attenua.tasks.pairs import PairSource
 from attenua.tasks.task import Task
 
@@ -79,3 +81,15 @@ def softened(found: PairSet) -> PairSet:
     """Return the pairs with soft lines, see `soft_lines`."""
     parts = [soft_lines(found.pair(index)[1]).flatten() for index in range(len(found))]
     return replace(found, maps=torch.cat(parts))
+
+
+def thinned(output: Tensor) -> Tensor:
+    """Make the lines of a map one pixel wide: float32 [1, H, W] in [-1, 1] -> the same, -1 off the lines.
+
+    A line keeps the strength that it has at its middle (non-maximum suppression, then thinning).
+    """
+    values = (output[0].double().cpu().numpy() + 1) / 2
+    border = 5  # suppression weakens that much of it
+    kept = suppress(np.pad(values.clip(0, 1), border, mode="edge"))[border:-border, border:-border]
+    lines = np.where(thin(kept > 0), values, 0)
+    return torch.from_numpy(2 * lines - 1).float()[None]

@@ -21,6 +21,23 @@ LONGEST = 320
 AUGMENTATION = Augmentation(symmetries=2, rotated=0.25, angle=15, scaled=0.5, scales=(0.7, 1.3))
 
 
+def reduce(picture: Tensor) -> Tensor:
+    """Return a picture [C, h, w] whose longer side is LONGEST at most, antialiased; smaller ones as they are."""
+    height, width = picture.shape[-2:]
+    share = LONGEST / max(height, width)
+    if share >= 1:
+        return picture
+    size = (max(round(height * share), 1), max(round(width * share), 1))
+    return F.interpolate(picture[None], size=size, mode="bicubic", antialias=True)[0].clamp(-1, 1)
+
+
+def enlarge(output: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a map [1, H, W] at another size (height, width), bilinear: no value leaves the map's range."""
+    if tuple(output.shape[-2:]) == size:
+        return output
+    return F.interpolate(output[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
 @dataclass(frozen=True)
 class Saliency(Task):
     """Salient object detection: the state is one map, -1 for the background and 1 for what stands out.
@@ -30,22 +47,6 @@ class Saliency(Task):
 
     name = "saliency"
     state_channels = 1
-
-    def reduce(self, picture: Tensor) -> Tensor:
-        """Return a picture [C, h, w] whose longer side is LONGEST at most, antialiased; smaller ones as they are."""
-        height, width = picture.shape[-2:]
-        share = LONGEST / max(height, width)
-        if share >= 1:
-            return picture
-        size = (max(round(height * share), 1), max(round(width * share), 1))
-        small = F.interpolate(picture[None], size=size, mode="bicubic", antialias=True)[0]
-        return small.clamp(-1, 1)
-
-    def enlarge(self, output: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return a map [1, H, W] at another size (height, width), bicubic."""
-        if tuple(output.shape[-2:]) == size:
-            return output
-        return F.interpolate(output[None], size=size, mode="bicubic", align_corners=False)[0].clamp(-1, 1)
 
     def postprocess(self, state: Tensor, picture: Tensor) -> Tensor:
         """Return the map, [B, 1, H, W] in [-1, 1]."""
