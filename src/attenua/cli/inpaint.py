@@ -29,7 +29,7 @@ class Inpaint(pictures.Treatment):
     lossless = True
 
     def __init__(self, inputs: Sequence[Path], mask: Path | None, boxes: Sequence[Box]) -> None:
-        self.inputs, self.mask, self.boxes = inputs, mask, boxes
+        self.inputs, self.mask, self.boxes, self.beside = inputs, mask, boxes, mask
 
     def settings(self, source: Path) -> dict[str, str]:
         """Return what the hole is."""

@@ -78,6 +78,8 @@ class Treatment(ABC):
     """The task that the model must be for, which is also the preset that trains one."""
     lossless: bool = False
     """Whether outputs in a folder are PNG where the input was JPEG or WebP."""
+    beside: Path | None = None
+    """Another input of the command, a file or folder that no output may lie in."""
     faithful: bool = False
     """Whether the mean is drawn, by one network call, and not a sample."""
 
@@ -299,6 +301,9 @@ def _plan(given: Options, treatment: Treatment) -> list[_Item]:
             item.map = maps[item.source]
             if item.map.resolve() in taken:
                 raise ValueError(f"{item.map} is both an output and a map of uncertainty: choose another place for one")
+    for place in (place for item in items for place in (item.target, item.map) if place is not None):
+        if treatment.beside is not None and place.resolve().is_relative_to(treatment.beside.resolve()):
+            raise ValueError(f"{place} would replace or join the input {treatment.beside}: choose another output")
     for place in {item.target.parent for item in items} | {item.map.parent for item in items if item.map}:
         common.check_folder(place)
     return items
