@@ -212,7 +212,7 @@ def test_a_mask_is_never_overwritten(cli: CommandLine, model: Path, source: Path
     before = mask.read_bytes()
     for given, out in ((mask, mask), (tmp_path / "masks", tmp_path / "masks")):
         done = cli("inpaint", source, "--mask", given, "-o", out, "--model", model, "--overwrite")
-        assert "would replace or join the input" in error(done.stderr)
+        assert "in.png is itself an input: choose another output" in error(done.stderr)
     assert mask.read_bytes() == before
 
 

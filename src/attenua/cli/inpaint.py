@@ -29,7 +29,11 @@ class Inpaint(pictures.Treatment):
     lossless = True
 
     def __init__(self, inputs: Sequence[Path], mask: Path | None, boxes: Sequence[Box]) -> None:
-        self.inputs, self.mask, self.boxes, self.beside = inputs, mask, boxes, mask
+        self.inputs, self.mask, self.boxes = inputs, mask, boxes
+
+    def beside(self, source: Path) -> Path | None:
+        """Return the picture's mask."""
+        return None if self.mask is None else self._mask_of(source)
 
     def settings(self, source: Path) -> dict[str, str]:
         """Return what the hole is."""

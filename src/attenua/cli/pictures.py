@@ -14,6 +14,7 @@ what becomes of its output.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -78,14 +79,16 @@ class Treatment(ABC):
     """The task that the model must be for, which is also the preset that trains one."""
     lossless: bool = False
     """Whether outputs in a folder are PNG where the input was JPEG or WebP."""
-    beside: Path | None = None
-    """Another input of the command, a file or folder that no output may lie in."""
     faithful: bool = False
     """Whether the mean is drawn, by one network call, and not a sample."""
 
     def check(self, model: Conditional) -> None:
         """Raise ValueError, before any picture is read, where the model is not the right one."""
         return
+
+    def beside(self, source: Path) -> Path | None:
+        """Return another file that the picture takes, such as its mask: no output may replace it."""
+        return None
 
     def settings(self, source: Path) -> dict[str, str]:
         """Return what changes an output beside model, sampling and input: a second run compares it."""
@@ -301,9 +304,14 @@ def _plan(given: Options, treatment: Treatment) -> list[_Item]:
             item.map = maps[item.source]
             if item.map.resolve() in taken:
                 raise ValueError(f"{item.map} is both an output and a map of uncertainty: choose another place for one")
+    beside = set()
+    for item in items:
+        with contextlib.suppress(ValueError, OSError):  # told when it is this picture's turn
+            other = treatment.beside(item.source)
+            beside |= set() if other is None else {other.resolve()}
     for place in (place for item in items for place in (item.target, item.map) if place is not None):
-        if treatment.beside is not None and place.resolve().is_relative_to(treatment.beside.resolve()):
-            raise ValueError(f"{place} would replace or join the input {treatment.beside}: choose another output")
+        if place.resolve() in beside:
+            raise ValueError(f"{place} is itself an input: choose another output")
     for place in {item.target.parent for item in items} | {item.map.parent for item in items if item.map}:
         common.check_folder(place)
     return items
