@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attenua.data.pairs import DRAWS, Augmentation, PairSet
+from attenua.networks import Condition
 from attenua.tasks.crops import DrawnSource
 from attenua.tasks.task import Task
 
@@ -43,3 +44,7 @@ class PairSource(DrawnSource):
         """Return maps, [B, 1, S, S], and pictures, [B, 3, S, S]; every pair is drawn as often as any other."""
         pictures, maps = self.pairs.crops(draws, self.side, self.augmentation)
         return maps.to(dtype) / 127.5 - 1, pictures.to(dtype) / 127.5 - 1
+
+    def show(self, states: Tensor, condition: Condition | None) -> Tensor:
+        """Return the maps of states as grey pictures of three channels."""
+        return super().show(states, condition).expand(-1, 3, -1, -1)
