@@ -146,7 +146,7 @@ def test_an_error_of_the_program_is_one_line_and_code_70(
     line = one_line(done.stderr)
     assert done.returncode == 70
     assert line.startswith(f"attenua: internal error: {type(error).__name__}: {error}")
-    assert line.endswith(" (set ATTENUA_DEBUG=1 for the traceback)")
+    assert line.endswith(" (set ATTENUA_DEBUG=1 for all of it)")
 
 
 @pytest.mark.parametrize(("error", "code"), [(TypeError("unsupported"), 70), (ValueError("bad"), 2)])

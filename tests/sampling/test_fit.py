@@ -14,7 +14,7 @@ from attenua.config import FittedGrid, ModelConfig, SamplingConfig, from_dict, t
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.process import Prediction
-from attenua.sampling import Fit, Fitted, Flow, Multistep, Posterior, fingerprint, fit, sample, solver
+from attenua.sampling import Fit, Fitted, Flow, Multistep, Posterior, fingerprint, fit, fitted, sample, solver
 from attenua.sampling.fit import search
 from attenua.tasks import load
 from tests.conftest import CommandLine
@@ -68,6 +68,23 @@ def test_the_search_finds_least_squares() -> None:
 
     found = search(residual, torch.tensor([-1.2, 1.0], dtype=torch.float64), 200)
     assert float(residual(found).square().sum()) < 1e-3
+
+
+def test_a_fingerprint_tells_networks_apart_and_no_fields_at_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    def own(**fields: float) -> str:
+        torch.manual_seed(0)
+        return fingerprint(AttenuationModel(ModelConfig(small(), **fields)))
+
+    before = own()
+    assert own() == before
+    assert own(s_d=0.4) != before
+    whole = fitted.to_dict
+
+    def newer(config: ModelConfig) -> dict[str, object]:  # a later version's field, at its default
+        return {**whole(config), "later": {"field": 0}, "network": {**whole(config)["network"], "later": None}}
+
+    monkeypatch.setattr(fitted, "to_dict", newer)
+    assert own() == before
 
 
 def test_a_fitted_grid_serves_its_own_model_alone() -> None:

