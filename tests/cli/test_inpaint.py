@@ -210,8 +210,8 @@ def test_a_mask_is_never_overwritten(cli: CommandLine, model: Path, source: Path
     (tmp_path / "masks").mkdir()
     mask = mask_file(tmp_path / "masks" / "in.png", plain(12, 20, (2, 3, 4, 5)))
     before = mask.read_bytes()
-    for given, out in ((mask, mask), (tmp_path / "masks", tmp_path / "masks")):
-        done = cli("inpaint", source, "--mask", given, "-o", out, "--model", model, "--overwrite")
+    for masks, out in ((mask, mask), (tmp_path / "masks", tmp_path / "masks")):
+        done = cli("inpaint", source, "--mask", masks, "-o", out, "--model", model, "--overwrite")
         assert "in.png is itself an input: choose another output" in error(done.stderr)
     assert mask.read_bytes() == before
 
