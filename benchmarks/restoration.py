@@ -1,0 +1,202 @@
+"""How good are enlarged pictures, and what do they cost? Bicubic, Lanczos and a model on folders of test pictures.
+
+    python benchmarks/restoration.py --data data/Set5 data/Set14 data/BSD100 --model sr4 --calls 1,2,5
+    python benchmarks/restoration.py --data data/Set5 --scale 4                      the two interpolations alone
+    python benchmarks/restoration.py --cost --model sr4 --calls 5                    seconds and memory alone
+
+The small pictures are Pillow's bicubic reductions of the pictures cropped to a multiple of the scale. PSNR and SSIM are
+those of luma (BT.601) without a border of `scale` pixels, LPIPS is AlexNet's on RGB, of outputs rounded to 8 bits.
+A row "faithful" is the mean by one call; the others are samples ("detailed").
+
+--cost measures the command itself: seconds of `attenua upscale` for a 256 x 256 picture (start of the program apart),
+and the most memory that it holds while it writes a picture of 12 megapixels. --model preset takes an untrained network
+of the preset super-resolution: it costs what a trained one does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from attenua import AttenuationModel, images, weights
+from attenua.data.degrade import bicubic, crop_to_multiple
+from attenua.metrics.restoration import psnr_y, ssim_y
+from attenua.presets import super_resolution
+from attenua.reports import write_report
+from attenua.tasks import Conditional, load_conditional
+
+OUT = Path(__file__).parent / "results"
+SMALL, LARGE = (256, 256), (1000, 750)
+"""Width and height of the pictures of --cost; four times the second has 12 megapixels."""
+
+
+def arguments() -> argparse.Namespace:
+    """The flags of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of test pictures")
+    parser.add_argument("--model", help="a model's name or file (none: the interpolations alone)")
+    parser.add_argument("--scale", type=int, default=4, help="without a model; one has its own")
+    parser.add_argument("--calls", default="1,2,3,5,10", help="network calls of detailed pictures, with commas between")
+    parser.add_argument("--limit", type=int, help="pictures of each folder: screening, not the protocol")
+    parser.add_argument("--no-lpips", action="store_true", help="without LPIPS, which needs the eval extra")
+    parser.add_argument("--cost", action="store_true", help="measure seconds and memory as well")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=OUT / "restoration.json", help="the report")
+    given = parser.parse_args()
+    if not given.data and not given.cost:
+        parser.error("nothing to measure: give --data, --cost or both")
+    if given.cost and not given.model:
+        parser.error("--cost is that of a model: give --model")
+    return given
+
+
+Enlarge = Callable[[Tensor], Tensor]
+"""From a small picture, uint8 [3, h, w], to a large one, float [3, H, W] in [-1, 1]."""
+
+
+def interpolation(scale: int, resampling: Image.Resampling) -> Enlarge:
+    """Return an enlargement by Pillow."""
+
+    def enlarge(small: Tensor) -> Tensor:
+        picture = Image.fromarray(small.permute(1, 2, 0).contiguous().numpy())
+        large = picture.resize((picture.width * scale, picture.height * scale), resampling)
+        return torch.from_numpy(np.array(large)).permute(2, 0, 1).float() / 127.5 - 1
+
+    return enlarge
+
+
+def methods(
+    model: Conditional | None, scale: int, given: argparse.Namespace
+) -> Iterator[tuple[dict[str, Any], Enlarge]]:
+    """Yield what every method's rows say of it, and the method."""
+    yield {"method": "bicubic"}, interpolation(scale, Image.Resampling.BICUBIC)
+    yield {"method": "lanczos"}, interpolation(scale, Image.Resampling.LANCZOS)
+    if model is None:
+        return
+    told = {"method": "attenua", "model": Path(given.model).stem, "model_sha256": model.header.sha256}
+
+    def faithful(small: Tensor) -> Tensor:
+        return model.draw(small.float() / 127.5 - 1, faithful=True)[0]
+
+    yield {**told, "mode": "faithful", "nfe": 1, "default": False}, faithful
+    for calls in map(int, given.calls.split(",")):
+
+        def detailed(small: Tensor, calls: int = calls) -> Tensor:
+            return model.draw(small.float() / 127.5 - 1, steps=calls, seed=given.seed)[0]
+
+        rule = model.rule(None, None)
+        settings = model.settings(calls, rule, model.times(rule, None, calls), given.seed)
+        settings["grid"] = str(settings["grid"])
+        yield {**told, "mode": "detailed", **settings, "default": calls == model.sampling.steps}, detailed
+
+
+def quality(model: Conditional | None, scale: int, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the rows of every folder, method and metric."""
+    perceptual = None
+    if not given.no_lpips:
+        from attenua.metrics.perceptual import Perceptual
+
+        perceptual = Perceptual("alex", cache=weights.cache()).to(given.device)
+    for folder in given.data:
+        truths = [crop_to_multiple(images.read(path), scale) for path in images.list_images(folder)[: given.limit]]
+        if not truths:
+            raise SystemExit(f"there is no picture in {folder}")
+        for told, enlarge in methods(model, scale, given):
+            figures: dict[str, list[float]] = {"psnr_y": [], "ssim_y": [], "lpips": []}
+            started = time.perf_counter()
+            for truth in truths:
+                made = ((enlarge(bicubic(truth, scale)) + 1) * 127.5).round().clamp(0, 255)[None] / 127.5 - 1
+                target = truth[None].float() / 127.5 - 1
+                figures["psnr_y"].append(float(psnr_y(made, target, scale=scale)))
+                figures["ssim_y"].append(float(ssim_y(made, target, scale=scale)))
+                if perceptual is not None:
+                    figures["lpips"].append(float(perceptual(made.to(given.device), target.to(given.device))))
+            means = {name: float(np.mean(values)) for name, values in figures.items() if values}
+            shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+            label = " ".join(str(told[key]) for key in ("method", "mode", "nfe") if key in told)
+            print(f"{folder.name:8} {label:20} {shown}", file=sys.stderr, flush=True)
+            shared = {"data": folder.name, "samples": len(truths), "scale": scale, **told}
+            shared |= {"seconds": round(time.perf_counter() - started, 2)}
+            yield from ({"metric": name, "value": round(value, 5), **shared} for name, value in means.items())
+
+
+def cost(model: Conditional, file: Path, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield seconds of a 256 x 256 picture, and the most memory of 12 megapixels, by the command itself."""
+    noise = np.random.default_rng(0).integers(0, 256, (*LARGE[::-1], 3), dtype=np.uint8)
+    calls = max(map(int, given.calls.split(",")))
+    runs = (("detailed", ["--steps", str(calls)], calls), ("faithful", ["--mode", "faithful"], 1))
+    with tempfile.TemporaryDirectory() as place:
+        for (width, height), metric in ((SMALL, "seconds"), (LARGE, "memory")):
+            source = Path(place) / f"{metric}.png"
+            Image.fromarray(noise[:height, :width]).save(source)
+            for mode, options, nfe in runs:
+                output = source.with_name(f"{metric}-{mode}.png")
+                command = [sys.executable, "-m", "attenua", "upscale", str(source), "-o", str(output), "--json"]
+                command += ["--model", str(file), "--device", given.device, "--quiet", *options]
+                told, peak = measured(command)
+                value = told["files"][0]["seconds"] if metric == "seconds" else round(peak / 2**30, 3)
+                row = {"metric": metric, "value": value, "unit": "s" if metric == "seconds" else "GiB", "mode": mode}
+                row |= {"nfe": nfe, "model": Path(given.model).stem, "model_sha256": model.header.sha256}
+                row |= {"device": given.device, "batch": 1, "threads": torch.get_num_threads()}
+                row |= {"width": width * model.task.scale, "height": height * model.task.scale}
+                row |= {"seconds": told["files"][0]["seconds"]}
+                print(f"{metric:8} {mode:10} {nfe:3} {value:.3f} {row['unit']}", file=sys.stderr, flush=True)
+                yield row
+
+
+def measured(command: list[str]) -> tuple[dict[str, Any], int]:
+    """Run a command; return the JSON that it prints, and the most memory that it held, in bytes."""
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(command, stdout=out)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        out.seek(0)
+        return json.loads(out.read()), usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def untrained(path: Path, scale: int) -> Path:
+    """Write a network of the preset that was not trained."""
+    config = super_resolution(scale)
+    torch.manual_seed(0)
+    state = dict(AttenuationModel(config.model).state_dict())
+    return weights.write(path, weights.Weights(config.model, state, config.sampling))
+
+
+def main() -> None:
+    """Measure, print, write."""
+    given = arguments()
+    with tempfile.TemporaryDirectory() as place:
+        if given.model == "preset":
+            file: Path | None = untrained(Path(place) / "preset.safetensors", given.scale)
+        else:
+            file = weights.find(given.model) if given.model else None
+        model = None if file is None else load_conditional(str(file), given.device)
+        scale = given.scale if model is None else model.task.scale
+        rows = list(quality(model, scale, given)) if given.data else []
+        if given.cost:
+            assert model is not None
+            assert file is not None
+            rows += list(cost(model, file, given))
+    protocol = {"scale": scale, "reduction": "Pillow bicubic", "border": scale, "luma": "BT.601", "seed": given.seed}
+    write_report(given.out, given.out.stem, rows, protocol | ({"limit": given.limit} if given.limit else {}))
+    print(given.out)
+
+
+if __name__ == "__main__":
+    main()
