@@ -116,6 +116,8 @@ class Bench:
         if maps is not None:
             rule = self.model.rule(None, None)
             settings = self.model.settings(maps.calls, rule, self.model.times(rule, None, maps.calls), self.args.seed)
+            if maps.mean:  # one call at t = 1: neither a rule of several steps nor its times
+                settings |= {"solver": None, "grid": None, "eta": None}
             settings |= {"model": Path(self.args.model).name, "maps": maps.name, "nfe": maps.nfe}
             settings["default"] = maps == Maps(str(self.model.sampling.steps), self.model.sampling.steps)
             settings["seconds_a_picture"] = round(self.seconds / len(self.data), 3)

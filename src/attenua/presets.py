@@ -148,7 +148,10 @@ def saliency() -> Config:
 
 
 def _perception(network: NetworkConfig, task: Literal["edges", "saliency"]) -> Config:
-    """Return the training of a map: more noise than for pictures, for at little of it the state tells the answer."""
+    """Return the training of a map: more noise than for pictures, for the condition tells most there.
+
+    Not only there: with log_mean 0.5 a map's flat ground stayed noisy at 0.1 to 0.4, and so did the samples.
+    """
     training = TrainingConfig(
         images=1_600_000,
         batch=32,
@@ -161,7 +164,7 @@ def _perception(network: NetworkConfig, task: Literal["edges", "saliency"]) -> C
     )
     return Config(
         model=ModelConfig(network=network, task=TaskConfig(task)),
-        objective=ObjectiveConfig(log_mean=0.5, final_share=0.4),
+        objective=ObjectiveConfig(log_mean=-0.5, log_deviation=1.6, final_share=0.3),
         training=training,
         sampling=SamplingConfig(steps=5),
     )
