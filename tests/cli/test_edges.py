@@ -10,6 +10,7 @@ from PIL import Image
 
 from attenua import photos, weights
 from attenua.config import ModelConfig, SamplingConfig, TaskConfig
+from attenua.data import pretrained
 from attenua.metrics.boundaries import thin
 from attenua.model import AttenuationModel
 from tests.cli.picture_support import model_file as other_model
@@ -17,7 +18,7 @@ from tests.cli.picture_support import picture
 from tests.cli.support import error, folder
 from tests.conftest import CommandLine
 from tests.networks.support import stir
-from tests.tasks.test_edges import config
+from tests.tasks.test_edges import bsds, config
 
 
 def model_file(path: Path, task: str = "edges") -> Path:
@@ -110,3 +111,32 @@ def test_a_model_for_something_else_is_refused(cli: CommandLine, tmp_path: Path)
     done = cli("edges", source, "-o", tmp_path / "out.png", "--model", file)
     assert done.returncode == 2
     assert "is a model for super-resolution; `attenua edges` needs one for edges" in error(done.stderr)
+
+
+TINY = ("image_size=16", "width=8", "multipliers=[1,2]", "features=none")
+SHORT = ("images=32", "batch=16", "warmup=0", "sample_every=0", "snapshots=0", "log_every=16")
+
+
+def test_a_folder_of_drawings_trains_a_model_that_the_command_takes(cli: CommandLine, tmp_path: Path) -> None:
+    data = bsds(tmp_path / "data")
+    settings = [f"model.network.{each}" for each in TINY] + [f"training.{each}" for each in SHORT]
+    flags = [flag for each in settings for flag in ("--set", each)]
+    done = cli("train", "edges", "--data", data, "--run-dir", tmp_path / "run", "--device", "cpu", *flags)
+    assert done.returncode == 0, done.stderr
+    model = Path(done.stdout.strip())
+    source = data / "images" / "train" / "0.png"
+    drawn = cli("edges", source, "-o", tmp_path / "out.png", "--model", model, "--steps", 2)
+    assert drawn.returncode == 0, drawn.stderr
+    assert grey(tmp_path / "out.png").shape == (24, 32)
+
+
+def test_without_the_pretrained_features_a_run_says_how_to_get_them(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "_PACKAGE", "no_such_package")
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    done = cli("train", "edges", "--data", bsds(tmp_path / "data"), "--run-dir", tmp_path / "run", "--device", "cpu")
+    assert done.returncode == 2
+    told = error(done.stderr)
+    assert "pip install 'attenua[features]'" in told
+    assert "--set model.network.features=none trains without" in told
