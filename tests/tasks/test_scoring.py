@@ -1,0 +1,183 @@
+"""Scores of conditional models: stand-ins whose outputs are known have the scores that these must have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+from torch import Tensor
+
+from attenua import images, weights
+from attenua.config import ModelConfig, NetworkConfig, SamplingConfig, TaskConfig
+from attenua.data.degrade import bicubic
+from attenua.data.masks import mask_set
+from attenua.metrics.restoration import psnr_y, ssim_y
+from attenua.model import AttenuationModel
+from attenua.tasks import Conditional
+from attenua.tasks.scoring import Scoring, central, evenly
+
+
+def model(
+    folder: Path, task: str, answer: Callable[[Tensor, bool], Tensor] | None = None, **fields: object
+) -> Conditional:
+    """A tiny model; answer: what it is to draw for (picture, mean), in turn of the pictures."""
+    values: dict[str, object] = {
+        "image_size": 16, "channels": 3, "width": 8, "multipliers": (1,), "blocks": 1, "attention": (), "patch": 2,
+        "norm": "rms", "condition_channels": 3, "condition_blocks": 1,
+    }  # fmt: skip
+    told = TaskConfig(task, scale=2) if task == "super-resolution" else TaskConfig(task)  # type: ignore[arg-type]
+    config = ModelConfig(NetworkConfig(**(values | fields)), task=told)  # type: ignore[arg-type]
+    state = dict(AttenuationModel(config).state_dict())
+    path = weights.write(folder / "m.safetensors", weights.Weights(config, state, SamplingConfig(steps=2), {}))
+    found = Conditional(path)
+    if answer is not None:
+
+        def draw(picture: Tensor, *, faithful: bool, **_: object) -> Tensor:
+            return answer(picture, faithful)[None]
+
+        found.draw = draw  # type: ignore[method-assign]
+    return found
+
+
+def pictures(folder: Path, count: int = 3, side: int = 24) -> Path:
+    generator = torch.Generator().manual_seed(4)
+    folder.mkdir()
+    for number in range(count):
+        small = torch.randint(256, (3, 6, 6), generator=generator, dtype=torch.uint8).float()
+        large = torch.nn.functional.interpolate(small[None], size=(side, side + 4), mode="bilinear")[0]
+        images.write(folder / f"{number}.png", large.round().to(torch.uint8))
+    return folder
+
+
+def values(rows: list[dict[str, object]], output: str, **also: object) -> dict[str, float]:
+    wanted = {"output": output, **also}
+    return {str(row["metric"]): float(row["value"]) for row in rows if wanted.items() <= row.items()}  # type: ignore[arg-type]
+
+
+def test_enlarged_pictures_have_the_scores_of_their_metrics(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "set")
+
+    def answer(small: Tensor, mean: bool) -> Tensor:
+        large = torch.nn.functional.interpolate(small[None], scale_factor=2, mode="nearest")[0]
+        return large if mean else large.flip(0)
+
+    subject = model(tmp_path, "super-resolution", answer, condition_scale=2)
+    rows, protocol = Scoring(subject, folder).run()
+    expected: dict[str, list[float]] = {"psnr_y": [], "ssim_y": []}
+    for path in images.list_images(folder):
+        truth = images.read(path)
+        made = answer(bicubic(truth, 2).float() / 127.5 - 1, True)[None]
+        expected["psnr_y"].append(float(psnr_y(made, truth[None].float() / 127.5 - 1, scale=2)))
+        expected["ssim_y"].append(float(ssim_y(made, truth[None].float() / 127.5 - 1, scale=2)))
+    found = values(rows, "mean")
+    assert found == pytest.approx({name: np.mean(each) for name, each in expected.items()}, rel=1e-9)
+    assert values(rows, "sample")["psnr_y"] < found["psnr_y"]
+    assert {row["nfe"] for row in rows if row["output"] == "mean"} == {1}
+    assert {row["nfe"] for row in rows if row["output"] == "sample"} == {2}
+    assert protocol["published"] is True
+    assert Scoring(subject, folder, num=2).run()[1]["published"] is False
+    assert {row["samples"] for row in Scoring(subject, folder, num=2).run()[0]} == {2}
+
+
+def test_a_hole_that_is_filled_exactly_has_no_error_and_the_holes_are_the_protocols(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "set")
+    truths = [central(images.read(path), 16).float() / 127.5 - 1 for path in images.list_images(folder)]
+    seen: list[Tensor] = []
+
+    def answer(told: Tensor, mean: bool) -> Tensor:
+        hole = told[3] > 0.5
+        seen.append(hole)
+        assert bool((told[:3, hole] == 0).all())
+        truth = next(each for each in truths if torch.equal(each[:, ~hole], told[:3, ~hole]))
+        return truth if mean else torch.where(hole, -truth, truth)
+
+    rows, _ = Scoring(model(tmp_path, "inpainting", answer, condition_channels=4), folder).run()
+    assert torch.equal(torch.stack(seen[:3]), mask_set(3, 16, 16, seed=0))
+    assert values(rows, "mean") == {"psnr": np.inf, "psnr_hole": np.inf}
+    assert values(rows, "sample")["psnr_hole"] < values(rows, "sample")["psnr"] < 40
+
+
+def test_edges_that_are_the_annotators_own_are_perfect(tmp_path: Path) -> None:
+    maps = {}
+    for split in ("train", "val", "test"):
+        (tmp_path / "B" / "images" / split).mkdir(parents=True)
+        (tmp_path / "B" / "groundTruth" / split).mkdir(parents=True)
+        for number in range(2):
+            drawn = np.zeros((32, 48), np.uint8)
+            drawn[:, 10 + 12 * number] = 1
+            picture = torch.full((3, 32, 48), 60 + 60 * number, dtype=torch.uint8)
+            images.write(tmp_path / "B" / "images" / split / f"{number}.png", picture)
+            cells = np.empty((1, 1), dtype=object)
+            cells[0, 0] = {"Boundaries": drawn}
+            savemat(tmp_path / "B" / "groundTruth" / split / f"{number}.mat", {"groundTruth": cells})
+            maps[60 + 60 * number] = torch.from_numpy(drawn).float()[None] * 2 - 1
+
+    def answer(picture: Tensor, mean: bool) -> Tensor:
+        level = round(float((picture[0, 0, 0] + 1) * 127.5))
+        return maps[level] if mean else maps[180 - level]
+
+    subject = model(tmp_path, "edges", answer, channels=1)
+    rows, protocol = Scoring(subject, tmp_path / "B", thresholds=5).run()
+    assert values(rows, "mean", mode="CEval")["ods"] == pytest.approx(1)
+    assert values(rows, "sample", mode="CEval")["ods"] == pytest.approx(0)
+    assert protocol["published"] is False
+
+
+def test_masks_that_are_the_truth_have_no_error(tmp_path: Path) -> None:
+    truth = {}
+    for part in ("images", "masks"):
+        (tmp_path / "P" / part).mkdir(parents=True)
+    for number in range(3):
+        mask = torch.zeros(3, 20, 30, dtype=torch.uint8)
+        mask[:, 4:15, 3 + number : 14] = 255
+        images.write(tmp_path / "P" / "masks" / f"{number}.png", mask)
+        images.write(
+            tmp_path / "P" / "images" / f"{number}.png", torch.full((3, 20, 30), 50 * number, dtype=torch.uint8)
+        )
+        truth[50 * number] = mask[:1].float() / 127.5 - 1
+
+    def answer(picture: Tensor, mean: bool) -> Tensor:
+        exact = truth[round(float((picture[0, 0, 0] + 1) * 127.5))]
+        return exact if mean else -exact
+
+    subject = model(tmp_path, "saliency", answer, channels=1)
+    (tmp_path / "D" / "train").mkdir(parents=True)
+    (tmp_path / "P").rename(tmp_path / "D" / "test")
+    rows, protocol = Scoring(subject, tmp_path / "D").run()
+    assert values(rows, "mean")["mae"] == 0
+    assert values(rows, "mean")["f_max"] == pytest.approx(1)
+    assert values(rows, "sample")["mae"] == 1
+    assert protocol["published"] is False
+
+
+def test_pictures_are_taken_evenly() -> None:
+    assert evenly(10, 5) == [0, 2, 4, 6, 8]
+    assert evenly(3, None) == [0, 1, 2]
+    assert evenly(3, 9) == [0, 1, 2]
+
+
+def test_the_command_scores_a_model_for_pictures(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = pictures(tmp_path / "set", 2, 40)
+    subject = model(tmp_path, "super-resolution", condition_scale=2)
+    done = cli("evaluate", "--model", subject.header.path, "--data", folder, "--json", "--out", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert {row["output"] for row in result["rows"]} == {"mean", "sample"}
+    assert result["rows"] == json.loads((tmp_path / "r.json").read_text())["rows"]
+    for wrong, said in (
+        (["--num", "0"], "num is 0"),
+        (["--steps", "0"], "steps is 0"),
+        (["--grid", "karras"], "--grid is for models that generate"),
+        (["--data", tmp_path / "none"], "none"),
+    ):
+        refused = cli(
+            "evaluate", "--model", subject.header.path, *(wrong if "--data" in wrong else ["--data", folder, *wrong])
+        )
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert refused.stderr.count("\n") <= 2
