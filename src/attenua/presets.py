@@ -105,7 +105,7 @@ def super_resolution(scale: int = 4) -> Config:
         training=TrainingConfig(
             images=4_000_000, batch=64, rate=1e-3, warmup=20_000, checkpoint_every=200_000, sample_every=400_000
         ),
-        sampling=SamplingConfig(steps=5),
+        sampling=SamplingConfig(steps=5, grid="uniform"),
     )
 
 
@@ -166,7 +166,7 @@ def _perception(network: NetworkConfig, task: Literal["edges", "saliency"]) -> C
         model=ModelConfig(network=network, task=TaskConfig(task)),
         objective=ObjectiveConfig(log_mean=-0.5, log_deviation=1.6, final_share=0.3),
         training=training,
-        sampling=SamplingConfig(steps=5),
+        sampling=SamplingConfig(steps=5, grid="uniform"),
     )
 
 
