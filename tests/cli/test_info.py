@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from attenua import weights
+from attenua.cli import info
 from attenua.config import to_dict
 from attenua.model import AttenuationModel
 from tests.cli.support import RECORD, content, error, model_file
@@ -210,3 +211,17 @@ def test_a_folder_is_no_model(cli: CommandLine, tmp_path: Path) -> None:
         done = cli("info", *given)
         assert (done.returncode, done.stdout) == (2, "")
         assert str(tmp_path) in error(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({"output": "mean", "nfe": 1}, "PSNR_Y 31.23 at 1 call (mean), 5 pictures of Set5"),
+        ({"output": "sample"}, "PSNR_Y 31.23 at 5 calls (multistep, uniform), 5 pictures of Set5"),
+        ({"maps": "5", "mode": "SEval"}, "PSNR_Y 31.23 at 5 calls (multistep, uniform, SEval), 5 pictures of Set5"),
+        ({}, "PSNR_Y 31.23 at 5 calls (multistep, uniform), 5 samples against Set5"),
+    ],
+)
+def test_a_score_says_how_it_was_taken(more: dict[str, object], line: str) -> None:
+    row = {"metric": "psnr_y", "value": 31.234, "nfe": 5, "solver": "multistep", "grid": "uniform"}
+    assert info._score({**row, "samples": 5, "data": "Set5", **more}) == line

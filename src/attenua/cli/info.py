@@ -103,5 +103,11 @@ def _line(section: dict[str, Any]) -> str:
 
 
 def _score(row: dict[str, Any]) -> str:
-    what = f"{row['metric'].upper()} {row['value']:.4g} at {row['nfe']} calls ({row['solver']}, {row['grid']})"
-    return f"{what}, {row['samples']:,} samples against {row['data']}"
+    """A figure and how it was taken: of samples against a set, or of outputs for a set's pictures."""
+    mean = row.get("output") == "mean" or row.get("maps") == "mean"
+    how = ["mean"] if mean else [str(row["solver"]), str(row["grid"])]
+    how += [str(row["mode"])] if row.get("mode") else []
+    calls = f"{row['nfe']} call{'s' if row['nfe'] != 1 else ''}"
+    pictures = "output" in row or "maps" in row
+    count = f"{row['samples']:,} " + (f"pictures of {row['data']}" if pictures else f"samples against {row['data']}")
+    return f"{row['metric'].upper()} {row['value']:.4g} at {calls} ({', '.join(how)}), {count}"
