@@ -347,7 +347,9 @@ def _across(edges: _Map) -> _Map:
     down_down = np.gradient(down, axis=0)
     # The toolbox has sign(0) = 0, which turns exactly horizontal lines of drawn pictures by 90 degrees: here it is 1.
     slant = np.where(both > 0, -1.0, 1.0)
-    return np.asarray(np.mod(np.arctan(down_down * slant / (right_right + 1e-5)), np.pi))
+    across = right_right + 1e-5
+    across[across == 0] = 1e-12  # a map of 8 bits can hit it
+    return np.asarray(np.mod(np.arctan(down_down * slant / across), np.pi))
 
 
 def _f(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.float64]:
