@@ -30,7 +30,7 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     default=Path("data"),
     show_default=True,
-    help="CIFAR-10's folder, or a folder or zip of images.",
+    help="CIFAR-10's folder, a folder or zip of images or photographs, BSDS500, DUTS, or a folder of pairs.",
 )
 @click.option(
     "--run-dir",
@@ -68,9 +68,10 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Train PRESET (cifar10, cifar10-cpu, cifar10-paper, super-resolution); the same command again resumes.
+    """Train PRESET; the same command again resumes.
 
-    PRESET is a configuration; --dry-run shows all its fields, and --set changes any of them. On several GPUs: torchrun
+    PRESET is one of cifar10, cifar10-cpu, cifar10-paper, super-resolution, inpainting, edges and saliency: a
+    configuration. --dry-run shows all its fields, and --set changes any of them. On several GPUs: torchrun
     --nproc-per-node N -m attenua train PRESET. Ctrl-C and SIGTERM save a checkpoint first. The path of the trained
     model is printed.
     """
