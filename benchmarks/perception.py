@@ -30,6 +30,7 @@ from attenua.metrics.saliency import Saliency
 from attenua.reports import write_report
 from attenua.tasks import Conditional, load_conditional
 from attenua.tasks.saliency import enlarge, reduce
+from attenua.tasks.scoring import evenly
 
 OUT = Path(__file__).parent / "results"
 MAPS = "mean,1,2,3,5,10,20,5x4"
@@ -159,20 +160,14 @@ def load(args: argparse.Namespace) -> PairSet:
     """Return the pictures to measure on. Raises FileNotFoundError or ValueError where they are not there."""
     if args.task == "edges":
         whole = boundaries.load(args.data, args.split, strict=True)
-        chosen = taken(len(whole), args.limit)
+        chosen = evenly(len(whole), args.limit)
         return pairs.gather(((whole.names[k], *whole.pair(k)) for k in chosen), name=whole.name, terms=whole.terms)
     folder = saliency.find(args.data, "test")
     if folder is None:
         raise FileNotFoundError(f"{args.data} holds no DUTS-TE")
     found = pairs.paired(folder / "DUTS-TE-Image", folder / "DUTS-TE-Mask", refuse)
-    chosen = taken(len(found), args.limit)
+    chosen = evenly(len(found), args.limit)
     return pairs.gather(pairs.read([found[k] for k in chosen], refuse), name="duts-test", terms=saliency.TERMS)
-
-
-def taken(count: int, limit: int | None) -> list[int]:
-    """Return `limit` numbers evenly from 0 to count - 1."""
-    number = min(limit or count, count)
-    return [index * count // number for index in range(number)]
 
 
 def refuse(path: Path, reason: str) -> None:

@@ -1,7 +1,9 @@
-"""Atomic writes: a file is there whole, or as it was."""
+"""Files: atomic writes (a file is there whole, or as it was), and those that installed packages keep."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
 from pathlib import Path
 
@@ -27,3 +29,22 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def package_file(package: str, name: str, sha256: str, *, extra: str = "eval") -> Path:
+    """Where an installed package keeps a file, found without importing the package, and checked.
+
+    extra: the extra of attenua that brings the package. Raises ValueError that says how to install it, or that the
+    file's SHA-256 (hex) is another one.
+    """
+    spec = importlib.util.find_spec(package)
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
+    paths = [path for folder in folders if (path := Path(folder) / name).is_file()]
+    if not paths:
+        own = package.replace("_", "-")
+        raise ValueError(f"the package {own} with {name} is not installed: pip install 'attenua[{extra}]' brings it")
+    with paths[0].open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise ValueError(f"{paths[0]} has the sha256 sum {found}, not {sha256}: install attenua[{extra}] anew")
+    return paths[0]

@@ -299,7 +299,7 @@ def test_without_the_extra_the_way_to_it_is_told(
     from attenua.metrics import inception
 
     monkeypatch.setattr(evaluation, "InceptionFeatures", inception.InceptionFeatures)
-    monkeypatch.setattr(inception.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     done = evaluate("--model", model, "--num", 4)
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install 'attenua[eval]'" in error(done.stderr)

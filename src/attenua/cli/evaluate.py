@@ -106,7 +106,6 @@ def command(
             f"the reference {reference.name} has images of {height} x {width} pixels, those to score have "
             f"{subject.height} x {subject.width}: they must be equal (--resize makes the reference's so)"
         )
-    from attenua import reports
     from attenua.tasks.evaluation import Evaluation
 
     evaluation = Evaluation(reference, reference_num=reference_num, device=chosen)
@@ -118,14 +117,23 @@ def command(
         figures = evaluation.score(subject.batches, subject.num)
     rows = evaluation.rows(figures, subject.settings)
     protocol = {**evaluation.protocol(subject.num), "resized": resize}
+    text = [f"{row['metric'].upper()} {row['value']:.4f}" + _scatter(row) for row in rows]
+    text.append(f"{subject.num:,} images against {protocol['reference_images']:,} of {evaluation.data.name}")
+    _finish(rows, protocol, text, out, as_json)
+    skipped.finish()
+
+
+def _finish(
+    rows: list[dict[str, Any]], protocol: dict[str, Any], text: list[str], out: Path | None, as_json: bool
+) -> None:
+    """Write the report where one is asked for, and print the figures; the last line says which protocol it was."""
+    from attenua import reports
+
     result: dict[str, Any] = {"benchmark": "evaluate", "protocol": protocol, "rows": rows}
     if out is not None:
         result = reports.write_report(out, "evaluate", rows, protocol)
     kind = "the published protocol" if protocol["published"] else "screening, not the published protocol"
-    text = [f"{row['metric'].upper()} {row['value']:.4f}" + _scatter(row) for row in rows]
-    text.append(f"{subject.num:,} images against {protocol['reference_images']:,} of {evaluation.data.name} ({kind})")
-    common.emit(result, as_json=as_json, text=text)
-    skipped.finish()
+    common.emit(result, as_json=as_json, text=[*text[:-1], f"{text[-1]} ({kind})"])
 
 
 def _is_conditional(file: Path) -> bool:
@@ -156,7 +164,6 @@ def _conditional(
     if out is not None:
         common.check_output(out, overwrite=overwrite)
     skipped = common.Skipped(strict)
-    from attenua import reports
     from attenua.tasks import load_conditional
     from attenua.tasks.scoring import Scoring
 
@@ -168,13 +175,9 @@ def _conditional(
         scoring.report = update
         rows, protocol = scoring.run()
     rows = [{"metric": row["metric"], "value": row["value"], "model": name or file.stem, **row} for row in rows]
-    result: dict[str, Any] = {"benchmark": "evaluate", "protocol": protocol, "rows": rows}
-    if out is not None:
-        result = reports.write_report(out, "evaluate", rows, protocol)
     text = [_told(row) for row in rows]
-    kind = "the published protocol" if protocol["published"] else "screening, not the published protocol"
-    text.append(f"{rows[0]['samples']:,} pictures of {rows[0]['data']} ({kind})")
-    common.emit(result, as_json=as_json, text=text)
+    text.append(f"{rows[0]['samples']:,} pictures of {rows[0]['data']}")
+    _finish(rows, protocol, text, out, as_json)
     skipped.finish()
 
 

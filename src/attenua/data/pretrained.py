@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 from pathlib import Path
 
 import safetensors
@@ -11,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from attenua.files import write_bytes
+from attenua.files import package_file, write_bytes
 from attenua.networks.features import convert
 
 __all__ = ["efficientnet_lite0"]
@@ -39,20 +37,8 @@ def efficientnet_lite0(cache: str | Path) -> dict[str, Tensor]:
 
 
 def _from_package() -> dict[str, Tensor]:
-    path = _package_file()
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _SHA256:
-        raise ValueError(f"{path} has the sha256 sum {found}, not {_SHA256}: install attenua[features] anew")
-    return convert(torch.load(path, map_location="cpu", weights_only=True))
+    return convert(torch.load(_package_file(), map_location="cpu", weights_only=True))
 
 
 def _package_file() -> Path:
-    """Where the installed package keeps its file, found without importing the package."""
-    spec = importlib.util.find_spec(_PACKAGE)
-    folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    paths = [path for folder in folders if (path := Path(folder) / _FILE).is_file()]
-    if not paths:
-        own = _PACKAGE.replace("_", "-")
-        raise ValueError(f"the package {own} with {_FILE} is not installed: pip install 'attenua[features]' brings it")
-    return paths[0]
+    return package_file(_PACKAGE, _FILE, _SHA256, extra="features")

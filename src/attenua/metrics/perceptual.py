@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
-from attenua.files import write_bytes
+from attenua.files import package_file, write_bytes
 from attenua.metrics.frechet import read_tensors
-from attenua.metrics.inception import package_file
 from attenua.shapes import Times
 
 __all__ = ["NETS", "Perceptual", "convert"]

@@ -20,6 +20,7 @@ from attenua.metrics import boundaries as edge_metrics
 from attenua.metrics.restoration import psnr, psnr_y, ssim_y
 from attenua.metrics.saliency import Saliency
 from attenua.reports import Scalar
+from attenua.sampling import to_bytes
 from attenua.tasks.conditional import Conditional
 from attenua.tasks.saliency import enlarge, reduce
 
@@ -168,8 +169,8 @@ class Scoring:
     def _maps(self, data: PairSet, chosen: list[int], mean: bool) -> Iterator[tuple[Any, Any]]:
         for index in chosen:
             picture, truth = data.pair(index)
-            output = self._draw(picture.float() / 127.5 - 1, mean, len(chosen))[0]
-            yield to_levels(output).numpy(), (truth >= pairs.FOREGROUND).numpy()
+            output = self._draw(picture.float() / 127.5 - 1, mean, len(chosen))
+            yield to_bytes(output[None])[0, 0].numpy(), (truth >= pairs.FOREGROUND).numpy()
 
     def _saliency(self) -> tuple[list[dict[str, Scalar]], dict[str, Scalar]]:
         rows: list[dict[str, Scalar]] = []
@@ -180,20 +181,15 @@ class Scoring:
             for index in chosen:
                 picture, truth = data.pair(index)
                 output = self._draw(reduce(picture.float() / 127.5 - 1), mean, len(chosen))
-                whole = enlarge(output, (picture.shape[1], picture.shape[2]))[0]
-                meter.update(to_levels(whole), truth[0] >= pairs.FOREGROUND)
+                whole = enlarge(output, (picture.shape[1], picture.shape[2]))
+                meter.update(to_bytes(whole[None])[0, 0], truth[0] >= pairs.FOREGROUND)
             rows += self._rows(meter.results(), settings, len(chosen))
         return rows, {"published": len(chosen) == saliency.COUNTS["test"]}
 
 
 def eight_bits(picture: Tensor) -> Tensor:
-    """Return a picture in [-1, 1] as a file of 8 bits would hold it."""
-    return ((picture + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
-
-
-def to_levels(output: Tensor) -> Tensor:
-    """Return a map in [-1, 1] as uint8, as a file would hold it."""
-    return ((output + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    """Return a picture [C, H, W] in [-1, 1] as a file of 8 bits would hold it."""
+    return to_bytes(picture[None])[0].to(picture.dtype) / 127.5 - 1
 
 
 def central(picture: Tensor, side: int) -> Tensor:

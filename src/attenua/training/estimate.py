@@ -10,7 +10,6 @@ from torch import Tensor
 
 from attenua.config import Config, ModelConfig
 from attenua.model import AttenuationModel
-from attenua.networks import Condition
 from attenua.training.trainer import resolve
 
 TRANSIENT = 4 / 3
@@ -65,7 +64,6 @@ def estimate(config: Config, device: torch.device) -> Estimate:
 
 def saved_bytes(config: ModelConfig) -> int:
     """Return the bytes that autograd keeps for one image in float32: every saved storage once, parameters left out."""
-    network = config.network
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -76,10 +74,6 @@ def saved_bytes(config: ModelConfig) -> int:
 
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model = AttenuationModel(config)
-        x = torch.empty(1, network.channels, network.image_size, network.image_size)
-        labels = torch.zeros(1, dtype=torch.long) if network.classes else None
-        small = network.image_size // network.condition_scale
-        picture = torch.empty(1, network.condition_channels, small, small) if network.condition_channels else None
-        model.network(x, torch.zeros(1), Condition(labels=labels, picture=picture))
+        model.network(*model.network.example())
     parameters = {id(parameter) for parameter in model.parameters()}
     return sum(tensor.numel() * tensor.element_size() for key, tensor in kept.items() if key not in parameters)
