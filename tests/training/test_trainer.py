@@ -213,6 +213,8 @@ def test_a_model_to_start_from_gives_its_weights_and_deviation(straight: Path, t
     torch.testing.assert_close(value.detach().float(), start.tensors[f"network.{name}"])
     with pytest.raises(ValueError, match=r"network.width \(8 there, 16 here\)"):
         Trainer(config(["model.network.width=16"]), pictures(), tmp_path, init=start)
+    other = Trainer(config(["model.network.dropout=0.4"]), pictures(24), tmp_path, init=start)
+    torch.testing.assert_close(other.parameters[name].detach(), value.detach())
 
 
 def test_the_exported_model_is_the_average_and_says_how_it_was_made(straight: Path) -> None:

@@ -522,9 +522,11 @@ def reconstruct(run_dir: Path, width: float) -> weights.Weights:
 
 
 def _same_network(config: Config, init: weights.Weights) -> None:
-    if config.model.network != init.config.network or config.model.process != init.config.process:
-        ours, theirs = to_dict(config.model), to_dict(init.config)
-        different = _differences({k: ours[k] for k in ("network", "process")}, theirs)
+    """Dropout has no weights: it may differ."""
+    ours, theirs = to_dict(config.model), to_dict(init.config)
+    theirs["network"]["dropout"] = ours["network"]["dropout"]
+    different = _differences({k: ours[k] for k in ("network", "process")}, theirs)
+    if different:
         raise ValueError(f"the model to start from differs in {different}")
 
 
