@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def test_the_text_has_the_same_facts(cli: CommandLine, known: Path) -> None:
         "remark It was made for tests.",
     ):
         assert fact in whole, done.stdout
+
+
+def test_what_a_model_began_with_is_told(cli: CommandLine, tmp_path: Path) -> None:
+    first = {**RECORD, "images": 777_000}
+    path = weights.write(tmp_path / "m.safetensors", replace(content(), record={**RECORD, "start": first}), "float32")
+    whole = " ".join(cli("info", path).stdout.split())
+    assert "4,000 images in 2 min on CPU" in whole
+    assert "; before that: 777,000 images in 2 min on CPU" in whole
 
 
 def test_a_file_is_described_by_its_path_in_both_places(cli: CommandLine, known: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,15 @@ def test_a_model_to_start_from_gives_its_weights_and_deviation(straight: Path, t
         Trainer(config(["model.network.width=16"]), pictures(), tmp_path, init=start)
     other = Trainer(config(["model.network.dropout=0.4"]), pictures(24), tmp_path, init=start)
     torch.testing.assert_close(other.parameters[name].detach(), value.detach())
+
+
+def test_a_model_that_began_with_another_keeps_its_record(straight: Path, tmp_path: Path) -> None:
+    start = weights.read(straight / "model.safetensors")
+    short = ["training.images=8", "training.checkpoint_every=8"]
+    Trainer(config(short), pictures(24), tmp_path, init=start).run()
+    again = Trainer(config(short), pictures(24), tmp_path, init=replace(start, record={}))  # resumed
+    assert again.start == start.record
+    assert weights.read(tmp_path / "model.safetensors").record["start"] == start.record
 
 
 def test_the_exported_model_is_the_average_and_says_how_it_was_made(straight: Path) -> None:

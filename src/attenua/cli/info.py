@@ -88,7 +88,8 @@ def _training(record: dict[str, Any]) -> str:
         told.append(f"average of relative width {record['ema']:g}")
     minutes = record.get("seconds", 0) / 60
     length = f"{minutes:.0f} min" if minutes >= 1 else f"{record.get('seconds', 0):.0f} s"
-    return ", ".join([f"{record['images']:,} images in {length} on {record.get('device', 'an unknown device')}", *told])
+    told.insert(0, f"{record['images']:,} images in {length} on {record.get('device', 'an unknown device')}")
+    return ", ".join(told) + (f"; before that: {_training(record['start'])}" if record.get("start") else "")
 
 
 def _wrap(name: str, text: str) -> list[str]:

@@ -176,6 +176,7 @@ class Trainer:
         )
         self.averages = [Average(width, list(self.parameters.values())) for width in training.ema]
         self.data_sha256 = source.sha256()
+        self.start = None if init is None else dict(init.record)
         source.place(device)
         self.generator = torch.Generator(device)
         self.step, self.seen, self.seconds = 0, 0, 0.0
@@ -411,6 +412,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "config": to_dict(self.config),
                 "data_sha256": self.data_sha256,
+                "start": self.start,
             }
             checkpoint.write(self.run_dir, self.seen, checkpoint.Checkpoint(tensors, values), self.config.training.keep)
         self.world.barrier()
@@ -450,6 +452,7 @@ class Trainer:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step, self.seen = int(stored.values["step"]), int(stored.values["images"])
         self.seconds = float(stored.values["seconds"])
+        self.start = stored.values.get("start", self.start)
 
     def _snapshot(self) -> None:
         """Keep every average at this moment, float16, for reconstruction after training."""
@@ -460,7 +463,7 @@ class Trainer:
                 weights.write(path, self.describe(average.tensors, average.width), "float16")
 
     def describe(self, tensors: list[Tensor], width: float | None) -> weights.Weights:
-        """Return network tensors as a model file's content, with the record of this run."""
+        """Return network tensors as a model file, with the record of this run and of the one it began with."""
         record = {
             "images": self.seen,
             "seconds": round(self.seconds, 1),
@@ -473,7 +476,7 @@ class Trainer:
             "classes": list(self.source.classes),
             "objective": to_dict(self.config.objective),
             "training": to_dict(self.config.training),
-        }
+        } | ({} if self.start is None else {"start": self.start})
         named = {f"network.{key}": value for key, value in zip(self.parameters, tensors, strict=True)}
         named |= {"mu": self.model.mu, "data_mean": self.model.data_mean}
         return weights.Weights(self.config.model, named, self.config.sampling, record)
