@@ -70,6 +70,7 @@ def _table(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("network", _line(config["network"])),
         ("process", f"{_line(config['process'])}, s_d {config['s_d']:g}"),
         ("sampling", _line(sampling)),
+        *[("fitted", f"a grid for {item['steps']} steps of {item['solver']}") for item in result["sampling"]["fitted"]],
         ("training", _training(record)),
         ("data", f"{record.get('data', 'not told')}; terms: {record.get('terms', 'not told')}"),
         *[("score", _score(row)) for row in result["scores"]],
