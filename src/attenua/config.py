@@ -114,7 +114,11 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class ProcessConfig:
-    """The process and the heads: names of theory.md's laws. rate belongs to the exponential law alone."""
+    """The process and the heads: names of theory.md's laws. rate belongs to the exponential law alone.
+
+    precondition "rule": the linear-Gaussian rule (EDM's, too); "paper": as published; "epsilon" and "velocity": heads
+    that say the noise (DDPM) or eps - x_0 (rectified flow), for comparison.
+    """
 
     law: str = "constant"
     noise: str = "wiener"
@@ -164,13 +168,14 @@ class ModelConfig:
 class ObjectiveConfig:
     """Which times are drawn, and how the heads are weighed.
 
-    times "lognormal": ln n ~ N(log_mean + ln(2 s_d), log_deviation); "uniform": t uniform on [1e-4, 1] (paper).
+    times "lognormal": ln n ~ N(log_mean + ln(2 s_d), log_deviation); "uniform": t uniform on [1e-4, 1] (paper);
+    "cosine": uniform in the time of the cosine schedule (DDPM); "straight": uniform in n/(1 + n) (rectified flow).
     final_share: the share of samples drawn at t = 1 exactly. weights "unit": 1 on the raw heads; "paper": 1/t and
     1/(1 - t + 1e-4) on the estimates; "revised": D/t and D/(1 - t + 1e-4). l1, perceptual: weights of the (1 - t)^2
     terms on the paper's combination (perceptual needs the eval extra).
     """
 
-    times: Literal["lognormal", "uniform"] = "lognormal"
+    times: Literal["lognormal", "uniform", "cosine", "straight"] = "lognormal"
     log_mean: float = -1.0
     log_deviation: float = 1.4
     final_share: float = 0.0

@@ -21,6 +21,7 @@ from attenua.process import (
     precondition,
 )
 from attenua.process.heads import FreeSlopeRule, Published, Rule, TwoHeads
+from attenua.process.peers import Epsilon, Velocity
 from tests.process.support import ORACLES, PAIRS, TIMES, basis, build, number, sine
 
 SCALES = (0.05, 0.5, 1.0)
@@ -31,6 +32,7 @@ def two_heads() -> list[TwoHeads]:
     """Every preconditioning of a deterministic law."""
     rules: list[TwoHeads] = [Rule(build(*pair), s_d) for pair in PAIRS for s_d in SCALES]
     rules += [Rule(Process(sine(), Wiener()), 0.5), *(Published(Process(), s_d) for s_d in SCALES)]
+    rules += [Velocity(build(*pair), 0.5) for pair in PAIRS]
     return rules
 
 
@@ -137,6 +139,31 @@ def test_targets_have_unit_variance_at_every_time(rule: Rule) -> None:
     torch.testing.assert_close(seen.flatten(1).norm(dim=1), one, rtol=1e-13, atol=0)
     torch.testing.assert_close((seen * f).flatten(1).sum(dim=1), 0 * one, rtol=0, atol=1e-13)
     assert torch.equal(g, -f)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_a_head_that_says_the_noise_gives_the_truth(pair: tuple[str, str]) -> None:
+    """x0 to rounding over a, and the path is kept wherever a is above its floor; eps at every t."""
+    rule = Epsilon(build(*pair), 0.5)
+    t = torch.tensor(TIMES, dtype=torch.float64)
+    x0, eps = rows(t, 2)
+    x_t = rule.process.perturb(x0, t, eps)
+    for how in ("image", "noise", "mean"):
+        found = rule.predict(x_t, t, rule.targets(x0, eps, t), how)
+        torch.testing.assert_close(found.eps, eps, rtol=0, atol=0)
+        above = rule.process.a(t) >= rule.floor
+        torch.testing.assert_close(found.x0[above], x0[above], rtol=0, atol=1e-11)
+        assert bool(found.x0.isfinite().all())
+
+
+def test_a_head_of_velocity_is_the_slope_of_the_straight_path() -> None:
+    """On the constant law with linear noise the state is that path itself: dx/ds = eps - x0."""
+    rule = Velocity(build("constant", "linear"), 0.5)
+    t = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    x0, eps = rows(t, 2)
+    slope = (rule.process.perturb(x0, t + 1e-3, eps) - rule.process.perturb(x0, t - 1e-3, eps)) / 2e-3
+    torch.testing.assert_close(rule.targets(x0, eps, t)[0], slope, rtol=0, atol=1e-12)
+    torch.testing.assert_close(rule.c_in(t), torch.ones_like(t), rtol=0, atol=1e-15)
 
 
 def free_rules() -> list[FreeSlopeRule]:

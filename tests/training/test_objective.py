@@ -87,6 +87,21 @@ def test_lognormal_times_have_the_stated_law_of_n() -> None:
     assert math.isclose(float(log_n.std()), 1.2, rel_tol=0.02)
 
 
+@pytest.mark.parametrize("law", ["constant", "quadratic"])
+def test_times_of_other_models_are_uniform_in_their_own_clock(law: str) -> None:
+    """Whatever the law here: the angle of the cosine schedule (but for its offset), the noise's share of a line."""
+    net = model(law=law, noise="linear")
+    for times, clock in (
+        ("cosine", lambda n: torch.atan(n) * 2 / math.pi),
+        ("straight", lambda n: n / (1 + n)),
+    ):
+        objective = Objective(net, ObjectiveConfig(times=times))
+        draws = objective.draw(20_000, torch.Generator().manual_seed(0))
+        own = clock(net.process.ratio(objective.times(draws)))
+        wanted = torch.linspace(0, 1, 20_000, dtype=torch.float64)
+        assert float((own.sort().values - wanted).abs().max()) < 0.02, times
+
+
 def test_a_share_of_the_samples_is_drawn_at_the_end_of_the_path() -> None:
     objective = Objective(model(), ObjectiveConfig(final_share=0.1))
     draws = objective.draw(20_000, torch.Generator().manual_seed(0))

@@ -311,7 +311,7 @@ class FreeSlopeRule(Precondition):
         return c, e, k
 
 
-PRECONDITIONS = ("rule", "paper")
+PRECONDITIONS = ("rule", "paper", "epsilon", "velocity")
 """Every preconditioning that a configuration can name."""
 
 
@@ -321,4 +321,8 @@ def precondition(name: str, process: Process, s_d: float) -> Precondition:
         return Published(process, s_d)
     if name == "rule":
         return FreeSlopeRule(process, s_d) if isinstance(process.law, FreeSlope) else Rule(process, s_d)
+    from attenua.process.peers import Epsilon, Velocity  # they are made of what this module has
+
+    if name in (Epsilon.name, Velocity.name):
+        return Epsilon(process, s_d) if name == Epsilon.name else Velocity(process, s_d)
     raise ValueError(f"unknown precondition {name!r}; known: {', '.join(PRECONDITIONS)}")

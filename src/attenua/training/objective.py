@@ -19,6 +19,9 @@ from attenua.shapes import Images
 FIRST_TIME = 1e-4
 """Start of the paper's uniform law of times."""
 
+COSINE_OFFSET = 0.008
+"""s of the cosine schedule, abar(u) = cos^2(phi(u)) / cos^2(phi(0)) with phi(u) = (u + s)/(1 + s) pi/2."""
+
 Distance = Callable[[Tensor, Tensor], Tensor]
 """A perceptual distance of two batches of pictures in [-1, 1], [B, 3, H, W] each -> [B]."""
 
@@ -74,8 +77,13 @@ class Objective(nn.Module):
         if self.config.times == "lognormal":
             centre = self.config.log_mean + math.log(2 * self.model.config.s_d)
             t = self.model.process.time_of_ratio(torch.exp(centre + self.config.log_deviation * value))
-        else:
+        elif self.config.times == "uniform":
             t = FIRST_TIME + (1 - FIRST_TIME) * value
+        else:
+            inner = FIRST_TIME + (1 - 2 * FIRST_TIME) * value
+            t = self.model.process.time_of_ratio(
+                _cosine(inner) if self.config.times == "cosine" else inner / (1 - inner)
+            )
         return torch.where(draws.final < self.config.final_share, torch.ones_like(t), t)
 
     def forward(self, x0: Images, draws: Draws, condition: Condition | None = None) -> Tensor:
@@ -117,6 +125,13 @@ class Objective(nn.Module):
             distance = self.perceptual((estimate + mu).float(), (x0 + mu).float()).to(x0.dtype)
             loss = loss + self.config.perceptual * distance
         return ((1 - t) ** 2).to(x0) * loss
+
+
+def _cosine(u: Tensor) -> Tensor:
+    """Return the ratio sqrt(1/abar - 1) of the cosine schedule (Nichol and Dhariwal 2021) at u in (0, 1)."""
+    turn = math.pi / 2 / (1 + COSINE_OFFSET)
+    alpha_bar = (torch.cos((u + COSINE_OFFSET) * turn) / math.cos(COSINE_OFFSET * turn)) ** 2
+    return torch.sqrt((1 - alpha_bar) / alpha_bar)
 
 
 def _mean_square(difference: Tensor) -> Tensor:
