@@ -114,13 +114,18 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class ProcessConfig:
-    """The process and the heads: names of theory.md's laws. rate belongs to the exponential law alone."""
+    """The process and the heads: names of theory.md's laws. rate belongs to the exponential law alone.
+
+    uncertainty: the deviation that a condition leaves open of x_0, in units of s_d, for which the rule sets its skip
+    (1: no condition tells anything); 0 < uncertainty <= 1.
+    """
 
     law: str = "constant"
     noise: str = "wiener"
     rate: float = 4.0
     precondition: str = "rule"
     combination: str = "mean"
+    uncertainty: float = 1.0
 
 
 @dataclass(frozen=True)
