@@ -116,8 +116,8 @@ class NetworkConfig:
 class ProcessConfig:
     """The process and the heads: names of theory.md's laws. rate belongs to the exponential law alone.
 
-    uncertainty: the deviation that a condition leaves open of x_0, in units of s_d, for which the rule sets its skip
-    (1: no condition tells anything); 0 < uncertainty <= 1.
+    skip_deviation: the deviation of x_0 for which the rule sets its skip, in units of s_d, 0.001 to 1. Below 1 for
+    tasks whose condition tells most of x_0.
     """
 
     law: str = "constant"
@@ -125,7 +125,7 @@ class ProcessConfig:
     rate: float = 4.0
     precondition: str = "rule"
     combination: str = "mean"
-    uncertainty: float = 1.0
+    skip_deviation: float = 1.0
 
 
 @dataclass(frozen=True)

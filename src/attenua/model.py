@@ -35,7 +35,7 @@ class AttenuationModel(nn.Module):
         self.config = config
         self.process = process or build_process(config)
         how = config.process
-        self.precondition = precondition(how.precondition, self.process, config.s_d, how.uncertainty)
+        self.precondition = precondition(how.precondition, self.process, config.s_d, how.skip_deviation)
         if config.process.combination not in COMBINATIONS:
             known = ", ".join(COMBINATIONS)
             raise ValueError(f"unknown combination {config.process.combination!r}; known: {known}")

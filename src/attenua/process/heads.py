@@ -132,36 +132,37 @@ class TwoHeads(Precondition):
 class Rule(TwoHeads):
     """The linear-Gaussian rule: every head's target has unit variance at every t (theory, section 3).
 
-    The skip is the best one for data of deviation s_c = uncertainty * s_d, and the head's factor the one that gives its
-    target unit variance on data of deviation s_d. With D = a^2 s_c^2 + sigma^2 and Q^2 = sigma^2 s_d^2 + a^2 s_c^4:
+    The skip is the best one for data of deviation s_c = skip_deviation * s_d, and the factor on a head the one that
+    gives its target unit variance on data of deviation s_d. With D = a^2 s_c^2 + sigma^2 and
+    Q^2 = sigma^2 s_d^2 + a^2 s_c^4:
 
     x0_hat = (a s_c^2/D) x_t + (sigma Q/D) F, eps_hat = (sigma/D) x_t + (a Q/D) G.
 
-    uncertainty 1: nothing is known of x_0 but s_d, and Q = s_d sqrt D. A condition leaves less open than s_d: between
-    n = s_c and s_d the state is then a bad guess of the image, whose noise F would have to take out again, and a skip
-    for s_c keeps it out. uncertainty -> 0 is x0_hat = s_d F.
+    skip_deviation 1: nothing is known of x_0 but s_d, and Q = s_d sqrt D. A condition leaves less open: between n = s_c
+    and s_d the state is then a bad guess of the image, whose noise F would have to take out again, and a skip for s_c
+    keeps it out. skip_deviation -> 0 is x0_hat = s_d F.
     """
 
-    uncertainty: float = 1.0
+    skip_deviation: float = 1.0
     name: ClassVar[str] = "rule"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.uncertainty <= 1:
-            raise ValueError(f"uncertainty is {self.uncertainty!r}; allowed is 0 < uncertainty <= 1")
+        if not 0.001 <= self.skip_deviation <= 1:
+            raise ValueError(f"skip_deviation is {self.skip_deviation!r}; allowed is a number from 0.001 to 1")
 
     def _terms(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return a, sigma, D and Q / s_d."""
         a, sigma = self.process.a(t), self.process.sigma(t)
-        left = a * self.s_d * self.uncertainty
-        return a, sigma, left**2 + sigma**2, torch.sqrt((left * self.uncertainty) ** 2 + sigma**2)
+        left = a * self.s_d * self.skip_deviation
+        return a, sigma, left**2 + sigma**2, torch.sqrt((left * self.skip_deviation) ** 2 + sigma**2)
 
     def _scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the factors on x_t and on the head: those of x0_hat, then those of eps_hat."""
         a, sigma, d, q = self._terms(t)
         root = torch.sqrt(d)
-        more = q / root  # 1 to the bit where uncertainty is 1
-        skip = a * (self.s_d * self.uncertainty) ** 2 / d
+        more = q / root  # 1 to the bit where skip_deviation is 1
+        skip = a * (self.s_d * self.skip_deviation) ** 2 / d
         return skip, self.s_d * sigma / root * more, sigma / d, self.s_d * a / root * more
 
     def c_in(self, t: Tensor) -> Tensor:
@@ -196,7 +197,7 @@ class Rule(TwoHeads):
         """Return F* = (sigma x_0 - a s_c^2 eps) / Q and G* = -F*."""
         a, sigma, _, q = self._terms(as_time(t))
         scale = self.s_d * q
-        f = spread(sigma / scale, x0) * x0 - spread(a * (self.s_d * self.uncertainty) ** 2 / scale, x0) * eps
+        f = spread(sigma / scale, x0) * x0 - spread(a * (self.s_d * self.skip_deviation) ** 2 / scale, x0) * eps
         return f, -f
 
 
@@ -336,16 +337,16 @@ PRECONDITIONS = ("rule", "paper")
 """Every preconditioning that a configuration can name."""
 
 
-def precondition(name: str, process: Process, s_d: float, uncertainty: float = 1.0) -> Precondition:
+def precondition(name: str, process: Process, s_d: float, skip_deviation: float = 1.0) -> Precondition:
     """Return the preconditioning of that name for a process. Raises ValueError on an unknown or unfit one.
 
-    uncertainty: see Rule; other than 1 for the rule of deterministic laws alone.
+    skip_deviation: see Rule; other than 1 for the rule of deterministic laws alone.
     """
     if name == "rule" and not isinstance(process.law, FreeSlope):
-        return Rule(process, s_d, uncertainty)
+        return Rule(process, s_d, skip_deviation)
     if name not in PRECONDITIONS:
         raise ValueError(f"unknown precondition {name!r}; known: {', '.join(PRECONDITIONS)}")
-    if uncertainty != 1:
+    if skip_deviation != 1:
         rule = f"precondition {name!r} for the law {process.law.name!r}"
-        raise ValueError(f"uncertainty is {uncertainty!r}; with the {rule} it must be 1")
+        raise ValueError(f"skip_deviation is {skip_deviation!r}; with the {rule} it must be 1")
     return FreeSlopeRule(process, s_d) if name == "rule" else Published(process, s_d)
