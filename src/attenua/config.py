@@ -118,6 +118,8 @@ class ProcessConfig:
 
     precondition "rule": the linear-Gaussian rule (EDM's, too); "paper": as published; "epsilon" and "velocity": heads
     that say the noise (DDPM) or eps - x_0 (rectified flow), for comparison.
+    skip_deviation: the deviation of x_0 for which the rule sets its skip, in units of s_d, 0.001 to 1. Below 1 for
+    tasks whose condition tells most of x_0.
     """
 
     law: str = "constant"
@@ -125,6 +127,7 @@ class ProcessConfig:
     rate: float = 4.0
     precondition: str = "rule"
     combination: str = "mean"
+    skip_deviation: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ class AttenuationModel(nn.Module):
         super().__init__()
         self.config = config
         self.process = process or build_process(config)
-        self.precondition = precondition(config.process.precondition, self.process, config.s_d)
+        how = config.process
+        self.precondition = precondition(how.precondition, self.process, config.s_d, how.skip_deviation)
         if config.process.combination not in COMBINATIONS:
             known = ", ".join(COMBINATIONS)
             raise ValueError(f"unknown combination {config.process.combination!r}; known: {known}")

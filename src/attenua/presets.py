@@ -122,7 +122,7 @@ def saliency() -> Config:
 def _perception(task: Literal["edges", "saliency"], image_size: int, patch: int) -> Config:
     """Return the network and training of a map: more noise than for pictures, for the condition tells most there.
 
-    Not only there: with log_mean 0.5 a map's flat ground stayed noisy at 0.1 to 0.4, and so did the samples.
+    And a small skip: with that of s_d, samples are full of grain (docs/mathematics.md, what a small skip is worth).
     """
     network = NetworkConfig(
         image_size=image_size,
@@ -149,7 +149,7 @@ def _perception(task: Literal["edges", "saliency"], image_size: int, patch: int)
         sample_every=128_000,
     )
     return Config(
-        model=ModelConfig(network=network, task=TaskConfig(task)),
+        model=ModelConfig(network=network, process=ProcessConfig(skip_deviation=0.1), task=TaskConfig(task)),
         objective=ObjectiveConfig(log_mean=-0.5, log_deviation=1.6, final_share=0.3),
         training=training,
         sampling=SamplingConfig(steps=5, grid="uniform"),

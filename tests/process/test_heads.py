@@ -25,19 +25,29 @@ from attenua.process.peers import Epsilon, Velocity
 from tests.process.support import ORACLES, PAIRS, TIMES, basis, build, number, sine
 
 SCALES = (0.05, 0.5, 1.0)
+CERTAIN = (0.5, 0.1, 0.01)
+"""Values of Rule.skip_deviation for data of which a condition tells something."""
 CONSISTENT = [name for name in COMBINATIONS if name != "released"]
 
 
 def two_heads() -> list[TwoHeads]:
     """Every preconditioning of a deterministic law."""
     rules: list[TwoHeads] = [Rule(build(*pair), s_d) for pair in PAIRS for s_d in SCALES]
+    rules += [Rule(build(*pair), 0.5, 0.1) for pair in PAIRS]
+    rules += [Rule(Process(), s_d, skip_deviation) for s_d in SCALES for skip_deviation in CERTAIN]
     rules += [Rule(Process(sine(), Wiener()), 0.5), *(Published(Process(), s_d) for s_d in SCALES)]
     rules += [Velocity(build(*pair), 0.5) for pair in PAIRS]
     return rules
 
 
 def named(rule: TwoHeads) -> str:
-    return f"{rule.name}-{rule.process.law.name}-{rule.process.noise.name}-{rule.s_d}"
+    certain = f"-{rule.skip_deviation}" if isinstance(rule, Rule) and rule.skip_deviation < 1 else ""
+    return f"{rule.name}-{rule.process.law.name}-{rule.process.noise.name}-{rule.s_d}{certain}"
+
+
+def size_of(rule: TwoHeads) -> float:
+    """Return about the largest coefficient of the rule's estimates: rounding errors are measured in it."""
+    return 1 / (rule.s_d * rule.skip_deviation) if isinstance(rule, Rule) else 1 / rule.s_d
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
@@ -91,7 +101,7 @@ def test_combinations_keep_the_path(rule: TwoHeads) -> None:
         x_t, f, g = rows(t, 3)
         x0, eps, *_ = rule.predict(x_t, t, (f, g), how)
         again = by(rule.process.a(t)) * x0 + by(rule.process.sigma(t)) * eps
-        torch.testing.assert_close(again, x_t, rtol=0, atol=1e-15 * (1 + 2 / rule.s_d))
+        torch.testing.assert_close(again, x_t, rtol=0, atol=1e-15 * (1 + 2 * size_of(rule)))
 
 
 @pytest.mark.parametrize("rule", two_heads(), ids=named)
@@ -104,7 +114,7 @@ def test_combinations_are_what_they_are_called(rule: TwoHeads) -> None:
     torch.testing.assert_close(found["image"].x0, x0_hat, rtol=0, atol=0)
     torch.testing.assert_close(found["noise"].eps, eps_hat, rtol=0, atol=0)
     torch.testing.assert_close(a * found["noise"].x0, x_t - sigma * eps_hat, rtol=0, atol=2e-14)
-    torch.testing.assert_close(found["mean"].x0, (found["image"].x0 + found["noise"].x0) / 2, rtol=0, atol=1e-15)
+    torch.testing.assert_close(found["mean"].x0, (found["image"].x0 + found["noise"].x0) / 2, rtol=0, atol=2e-15)
     torch.testing.assert_close(found["paper"].x0, x_t + m * x0_hat - sigma * eps_hat, rtol=0, atol=2e-14)
     torch.testing.assert_close(found["released"].x0, found["paper"].x0, rtol=0, atol=0)
     torch.testing.assert_close(found["released"].eps, eps_hat, rtol=0, atol=0)
@@ -121,14 +131,14 @@ def test_heads_that_say_their_targets_give_the_truth(rule: TwoHeads) -> None:
     targets = rule.targets(x0, eps, t)
     for how in COMBINATIONS:
         found = rule.predict(x_t, t, targets, how)
-        size = max(1 / rule.s_d, 100.0 if published else 1.0)
+        size = max(size_of(rule), 100.0 if published else 1.0)
         torch.testing.assert_close(found.x0, x0, rtol=0, atol=2e-14 * size)
         torch.testing.assert_close(found.eps, eps, rtol=0, atol=2e-14 * size)
 
 
 @pytest.mark.parametrize("rule", [rule for rule in two_heads() if isinstance(rule, Rule)], ids=named)
 def test_targets_have_unit_variance_at_every_time(rule: Rule) -> None:
-    """And so has the network's input, of which they are independent: nothing linear is left to learn."""
+    """And so has the network's input. If nothing is known of x_0 they are independent: nothing linear is left."""
     t = times_of(rule)
     x0, eps = rows(t, 2)
     size = torch.tensor([rule.s_d, 1.0], dtype=torch.float64)  # independent ingredients: x0 of deviation s_d, eps of 1
@@ -137,7 +147,8 @@ def test_targets_have_unit_variance_at_every_time(rule: Rule) -> None:
     one = torch.ones(len(t), dtype=torch.float64)
     torch.testing.assert_close(f.flatten(1).norm(dim=1), one, rtol=1e-13, atol=0)
     torch.testing.assert_close(seen.flatten(1).norm(dim=1), one, rtol=1e-13, atol=0)
-    torch.testing.assert_close((seen * f).flatten(1).sum(dim=1), 0 * one, rtol=0, atol=1e-13)
+    if rule.skip_deviation == 1:
+        torch.testing.assert_close((seen * f).flatten(1).sum(dim=1), 0 * one, rtol=0, atol=1e-13)
     assert torch.equal(g, -f)
 
 
@@ -164,6 +175,34 @@ def test_a_head_of_velocity_is_the_slope_of_the_straight_path() -> None:
     slope = (rule.process.perturb(x0, t + 1e-3, eps) - rule.process.perturb(x0, t - 1e-3, eps)) / 2e-3
     torch.testing.assert_close(rule.targets(x0, eps, t)[0], slope, rtol=0, atol=1e-12)
     torch.testing.assert_close(rule.c_in(t), torch.ones_like(t), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("skip_deviation", [1.0, *CERTAIN])
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_the_closed_forms_are_those_of_the_skip(pair: tuple[str, str], skip_deviation: float) -> None:
+    """x0_hat = c_skip x_t/a + c_out F, c_skip = s_c^2/(s_c^2 + n^2), c_out^2 = (1 - c_skip)^2 s_d^2 + c_skip^2 n^2."""
+    rule = Rule(build(*pair), 0.5, skip_deviation)
+    n = 0.5 * torch.logspace(-1.5, 1, 26, dtype=torch.float64)  # where the direct forms keep their digits
+    t = rule.process.time_of_ratio(n)
+    a, sigma = rule.process.a(t), rule.process.sigma(t)
+    n = sigma / a
+    skip = (0.5 * skip_deviation) ** 2 / ((0.5 * skip_deviation) ** 2 + n**2)
+    out = torch.sqrt((1 - skip) ** 2 * 0.5**2 + skip**2 * n**2)
+    image, noisy = rule.image_head(t), rule.noise_head(t)
+    found = torch.stack([image.x, image.f, noisy.x, noisy.g])
+    wanted = torch.stack([skip / a, out, (1 - skip) / sigma, out / n])
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+
+
+def test_a_skip_lets_in_no_more_noise_than_half_its_deviation() -> None:
+    """Where F = 0 the noise of x0_hat is at most s_c / 2, at n = s_c; for the smallest s_c, x0_hat is s_d F."""
+    t = torch.tensor(TIMES, dtype=torch.float64)
+    for skip_deviation in (1.0, *CERTAIN):
+        rule = Rule(Process(), 0.5, skip_deviation)
+        assert float((rule.image_head(t).x * rule.process.sigma(t)).max()) <= 0.25 * skip_deviation * (1 + 1e-12)
+    image = Rule(Process(), 0.5, 0.001).image_head(t[t >= 0.01])
+    torch.testing.assert_close(image.f, torch.full_like(image.f, 0.5), rtol=1e-4, atol=0)
+    assert float(image.x.max()) < 1e-4
 
 
 def free_rules() -> list[FreeSlopeRule]:
@@ -220,8 +259,10 @@ def test_the_published_image_head_must_grow_towards_the_image(t: float, scale: f
 
 @pytest.mark.parametrize("name", LAWS)
 @pytest.mark.parametrize("noise_name", NOISES)
-def test_everything_is_finite_at_both_ends_in_float32(name: str, noise_name: str) -> None:
-    rule = precondition("rule", build(name, noise_name), 0.5)
+@pytest.mark.parametrize("skip_deviation", [1.0, 0.01])
+def test_everything_is_finite_at_both_ends_in_float32(name: str, noise_name: str, skip_deviation: float) -> None:
+    process = build(name, noise_name)
+    rule = precondition("rule", process, 0.5, skip_deviation if process.law.deterministic else 1.0)
     t = torch.tensor(TIMES, dtype=torch.float64)
     x0, eps, slope = torch.randn(3, len(TIMES), 2, 2, 2)
     slope = slope.clamp(-1, 1)
@@ -266,6 +307,14 @@ def test_unfit_preconditioning_is_refused() -> None:
     for s_d in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match=f"s_d is {s_d}; allowed is a finite number above 0"):
             precondition("rule", Process(), s_d)
+    for skip_deviation in (0.0, 1e-4, -0.5, 1.1, math.inf, math.nan):
+        told = f"skip_deviation is {skip_deviation}; allowed is a number from 0.001 to 1"
+        with pytest.raises(ValueError, match=told):
+            precondition("rule", Process(), 0.5, skip_deviation)
+    for name, law_name in (("paper", "constant"), ("rule", "free_slope")):
+        told = f"0.5; with the precondition '{name}' for the law '{law_name}' it must be 1"
+        with pytest.raises(ValueError, match=told):
+            precondition(name, build(law_name, "wiener"), 0.5, 0.5)
     (x,) = basis(1)
     for law_rule in (precondition("rule", Process(), 0.5), precondition("rule", Process(FreeSlope()), 0.5)):
         with pytest.raises(ValueError, match="unknown combination 'sum'; known: mean, image, noise, paper, released"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from attenua import weights
-from attenua.config import FittedGrid, ModelConfig, SamplingConfig, from_dict, to_dict
+from attenua.config import FittedGrid, ModelConfig, ProcessConfig, SamplingConfig, from_dict, to_dict
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.process import Prediction
@@ -71,13 +72,14 @@ def test_the_search_finds_least_squares() -> None:
 
 
 def test_a_fingerprint_tells_networks_apart_and_no_fields_at_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    def own(**fields: float) -> str:
+    def own(**fields: Any) -> str:
         torch.manual_seed(0)
         return fingerprint(AttenuationModel(ModelConfig(small(), **fields)))
 
     before = own()
     assert own() == before
     assert own(s_d=0.4) != before
+    assert own(process=ProcessConfig(skip_deviation=0.1)) != before
     whole = fitted.to_dict
 
     def newer(config: ModelConfig) -> dict[str, object]:  # a later version's field, at its default

@@ -216,6 +216,9 @@ def test_a_model_to_start_from_gives_its_weights_and_deviation(straight: Path, t
         Trainer(config(["model.network.width=16"]), pictures(), tmp_path, init=start)
     other = Trainer(config(["model.network.dropout=0.4"]), pictures(24), tmp_path, init=start)
     torch.testing.assert_close(other.parameters[name].detach(), value.detach())
+    other = Trainer(config(["model.process.skip_deviation=0.1"]), pictures(24), tmp_path, init=start)
+    torch.testing.assert_close(other.parameters[name].detach(), value.detach())
+    assert other.model.config.process.skip_deviation == 0.1
 
 
 def test_a_model_that_began_with_another_keeps_its_record(straight: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -132,19 +133,42 @@ class TwoHeads(Precondition):
 class Rule(TwoHeads):
     """The linear-Gaussian rule: every head's target has unit variance at every t (theory, section 3).
 
-    D = a^2 s_d^2 + sigma^2, x0_hat = (a s_d^2/D) x_t + (s_d sigma/sqrt D) F,
-    eps_hat = (sigma/D) x_t + (s_d a/sqrt D) G.
+    The skip is the best one for data of deviation s_c = skip_deviation * s_d, and the factor on a head the one that
+    gives its target unit variance on data of deviation s_d. With D = a^2 s_c^2 + sigma^2 and
+    Q^2 = sigma^2 s_d^2 + a^2 s_c^4:
+
+    x0_hat = (a s_c^2/D) x_t + (sigma Q/D) F, eps_hat = (sigma/D) x_t + (a Q/D) G.
+
+    skip_deviation 1: nothing is known of x_0 but s_d, and Q = s_d sqrt D. A condition leaves less open: between n = s_c
+    and s_d the state is then a bad guess of the image, whose noise F would have to take out again, and a skip for s_c
+    keeps it out. skip_deviation -> 0 is x0_hat = s_d F.
     """
 
+    skip_deviation: float = 1.0
     name: ClassVar[str] = "rule"
 
-    def _terms(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.001 <= self.skip_deviation <= 1:
+            raise ValueError(f"skip_deviation is {self.skip_deviation!r}; allowed is a number from 0.001 to 1")
+
+    def _terms(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return a, sigma, D and Q / s_d."""
         a, sigma = self.process.a(t), self.process.sigma(t)
-        return a, sigma, (a * self.s_d) ** 2 + sigma**2
+        left = a * self.s_d * self.skip_deviation
+        return a, sigma, left**2 + sigma**2, torch.sqrt((left * self.skip_deviation) ** 2 + sigma**2)
+
+    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the factors on x_t and on the head: those of x0_hat, then those of eps_hat."""
+        a, sigma, d, q = self._terms(t)
+        root = torch.sqrt(d)
+        more = q / root  # 1 to the bit where skip_deviation is 1
+        skip = a * (self.s_d * self.skip_deviation) ** 2 / d
+        return skip, self.s_d * sigma / root * more, sigma / d, self.s_d * a / root * more
 
     def c_in(self, t: Tensor) -> Tensor:
-        """Return 1 / sqrt(D)."""
-        return torch.rsqrt(self._terms(t)[2])
+        """Return 1 / sqrt(a^2 s_d^2 + sigma^2)."""
+        return torch.rsqrt((self.process.a(t) * self.s_d) ** 2 + self.process.sigma(t) ** 2)
 
     def network_time(self, t: Tensor) -> Tensor:
         """Return ln(n)/4, clamped to n in RATIO_RANGE."""
@@ -152,30 +176,29 @@ class Rule(TwoHeads):
 
     def image_head(self, t: Tensor) -> Linear:
         """Return the coefficients of x0_hat."""
-        a, sigma, d = self._terms(t)
-        return Linear(a * self.s_d**2 / d, self.s_d * sigma / torch.sqrt(d), torch.zeros_like(d))
+        skip, out, _, _ = self._scales(t)
+        return Linear(skip, out, torch.zeros_like(out))
 
     def noise_head(self, t: Tensor) -> Linear:
         """Return the coefficients of eps_hat."""
-        a, sigma, d = self._terms(t)
-        return Linear(sigma / d, torch.zeros_like(d), self.s_d * a / torch.sqrt(d))
+        _, _, skip, out = self._scales(t)
+        return Linear(skip, torch.zeros_like(out), out)
 
     def image_pair(self, t: Tensor) -> Pair:
         """Return F_eff = F."""
-        a, sigma, d = self._terms(t)
-        return Pair(self.image_head(t), Linear(sigma / d, -self.s_d * a / torch.sqrt(d), torch.zeros_like(d)))
+        _, _, skip, out = self._scales(t)
+        return Pair(self.image_head(t), Linear(skip, -out, torch.zeros_like(out)))
 
     def noise_pair(self, t: Tensor) -> Pair:
         """Return F_eff = -G."""
-        a, sigma, d = self._terms(t)
-        x0 = Linear(a * self.s_d**2 / d, torch.zeros_like(d), -self.s_d * sigma / torch.sqrt(d))
-        return Pair(x0, self.noise_head(t))
+        skip, out, _, _ = self._scales(t)
+        return Pair(Linear(skip, torch.zeros_like(out), -out), self.noise_head(t))
 
     def targets(self, x0: Tensor, eps: Tensor, t: Tensor, slope: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return F* = (sigma x_0 - a s_d^2 eps) / (s_d sqrt D) and G* = -F*."""
-        a, sigma, d = self._terms(as_time(t))
-        scale = self.s_d * torch.sqrt(d)
-        f = spread(sigma / scale, x0) * x0 - spread(a * self.s_d**2 / scale, x0) * eps
+        """Return F* = (sigma x_0 - a s_c^2 eps) / Q and G* = -F*."""
+        a, sigma, _, q = self._terms(as_time(t))
+        scale = self.s_d * q
+        f = spread(sigma / scale, x0) * x0 - spread(a * (self.s_d * self.skip_deviation) ** 2 / scale, x0) * eps
         return f, -f
 
 
@@ -315,14 +338,20 @@ PRECONDITIONS = ("rule", "paper", "epsilon", "velocity")
 """Every preconditioning that a configuration can name."""
 
 
-def precondition(name: str, process: Process, s_d: float) -> Precondition:
-    """Return the preconditioning of that name for a process. Raises ValueError on an unknown or unfit one."""
-    if name == "paper":
-        return Published(process, s_d)
-    if name == "rule":
-        return FreeSlopeRule(process, s_d) if isinstance(process.law, FreeSlope) else Rule(process, s_d)
+def precondition(name: str, process: Process, s_d: float, skip_deviation: float = 1.0) -> Precondition:
+    """Return the preconditioning of that name for a process. Raises ValueError on an unknown or unfit one.
+
+    skip_deviation: see Rule; other than 1 for the rule of deterministic laws alone.
+    """
+    if name == "rule" and not isinstance(process.law, FreeSlope):
+        return Rule(process, s_d, skip_deviation)
+    if name not in PRECONDITIONS:
+        raise ValueError(f"unknown precondition {name!r}; known: {', '.join(PRECONDITIONS)}")
+    if skip_deviation != 1:
+        rule = f"precondition {name!r} for the law {process.law.name!r}"
+        raise ValueError(f"skip_deviation is {skip_deviation!r}; with the {rule} it must be 1")
     from attenua.process.peers import Epsilon, Velocity  # they are made of what this module has
 
-    if name in (Epsilon.name, Velocity.name):
-        return Epsilon(process, s_d) if name == Epsilon.name else Velocity(process, s_d)
-    raise ValueError(f"unknown precondition {name!r}; known: {', '.join(PRECONDITIONS)}")
+    kinds: dict[str, Callable[[Process, float], Precondition]]
+    kinds = {"rule": FreeSlopeRule, "paper": Published, "epsilon": Epsilon, "velocity": Velocity}
+    return kinds[name](process, s_d)

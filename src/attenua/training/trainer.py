@@ -525,9 +525,10 @@ def reconstruct(run_dir: Path, width: float) -> weights.Weights:
 
 
 def _same_network(config: Config, init: weights.Weights) -> None:
-    """Dropout has no weights: it may differ."""
+    """Dropout has no weights: it may differ. So may skip_deviation: near t = 1 all skips say the same of x_0."""
     ours, theirs = to_dict(config.model), to_dict(init.config)
     theirs["network"]["dropout"] = ours["network"]["dropout"]
+    theirs["process"]["skip_deviation"] = ours["process"]["skip_deviation"]
     different = _differences({k: ours[k] for k in ("network", "process")}, theirs)
     if different:
         raise ValueError(f"the model to start from differs in {different}")
