@@ -40,9 +40,9 @@ def load(
         raise ValueError(f"{path} is no data: it must be {kinds}")
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
-    tell = folder._reporter(strict, on_skip)
+    tell = folder.reporter(strict, on_skip)
     with photographs.chosen(path, split, on_skip=tell) as entries:
-        pictures = folder._stack(path, entries, size, tell)
+        pictures = folder.stack_pictures(path, entries, size, tell)
         terms = photographs.terms([name for name, _ in entries])
     name = path.stem if path.is_file() else path.resolve().name
     return ImageSet(pictures, None, (), f"{name}-{split}", terms)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attenua import images
 from attenua.data import pairs
-from attenua.data.folder import OnSkip, _reporter
+from attenua.data.folder import OnSkip, reporter
 from attenua.data.pairs import PairSet
 
 __all__ = ["SPLITS", "TERMS", "THRESHOLD", "annotators", "find", "load", "maps_sha256", "target"]
@@ -58,7 +58,7 @@ def load(path: str | Path, split: str = "train", *, strict: bool = False, on_ski
     folder = find(path)
     if folder is None:
         raise FileNotFoundError(f"{path} holds no BSDS500 (folders images and groundTruth with train, val and test)")
-    tell = _reporter(strict, on_skip)
+    tell = reporter(strict, on_skip)
     return pairs.gather(_pairs(folder, split, tell), name=f"bsds500-{split}", terms=TERMS)
 
 

@@ -14,14 +14,15 @@ import torch
 from attenua import images
 from attenua.data.imageset import ImageSet
 
-__all__ = ["OnSkip", "load", "read"]
+__all__ = ["Entry", "OnSkip", "choose_split", "list_entries", "load", "read", "read_entry", "reporter", "stack_pictures"]
 
 OnSkip = Callable[[Path, str], None]
 """Called with the file and the reason for each picture that is left out."""
 
 _SPLITS = ("train", "test")
 
-_Entry = tuple[str, Callable[[], bytes]]  # the name below the folder (with /), and how to read the bytes
+Entry = tuple[str, Callable[[], bytes]]
+"""The name below the folder (with /), and how to read the bytes."""
 
 
 def load(
@@ -47,15 +48,15 @@ def load(
         raise ValueError(f"there is no split {split!r}: it must be one of {', '.join(_SPLITS)}")
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
-    with _entries(path) as entries:
-        chosen = _choose(path, entries, split)
-        pictures = _stack(path, chosen, size, _reporter(strict, on_skip))
+    with list_entries(path) as entries:
+        chosen = choose_split(path, entries, split)
+        pictures = stack_pictures(path, chosen, size, reporter(strict, on_skip))
     name = path.stem if path.is_file() else path.resolve().name
     return ImageSet(pictures, None, (), f"{name}-{split}", "those of the pictures, which the program cannot know")
 
 
 @contextmanager
-def _entries(path: Path) -> Iterator[list[_Entry]]:
+def list_entries(path: Path) -> Iterator[list[Entry]]:
     """All pictures of a folder or zip file, sorted by name."""
     if not path.is_file():
         found = images.list_images(path)
@@ -75,7 +76,7 @@ def _listed(name: str) -> bool:
     return images.is_image(name) and not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def _choose(path: Path, entries: list[_Entry], split: str) -> list[_Entry]:
+def choose_split(path: Path, entries: list[Entry], split: str) -> list[Entry]:
     """The entries of one split."""
     if not entries:
         raise ValueError(f"{path} holds no pictures (files that end in {', '.join(images.SUFFIXES)})")
@@ -87,7 +88,7 @@ def _choose(path: Path, entries: list[_Entry], split: str) -> list[_Entry]:
     return entries
 
 
-def _reporter(strict: bool, on_skip: OnSkip | None) -> OnSkip:
+def reporter(strict: bool, on_skip: OnSkip | None) -> OnSkip:
     """What happens to a picture that cannot be read."""
 
     def stop(_: Path, reason: str) -> None:
@@ -109,22 +110,22 @@ def read(
     path = Path(path)
     if split not in _SPLITS:
         raise ValueError(f"there is no split {split!r}: it must be one of {', '.join(_SPLITS)}")
-    tell = _reporter(strict, on_skip)
-    with _entries(path) as entries:
-        for name, content in _choose(path, entries, split):
+    tell = reporter(strict, on_skip)
+    with list_entries(path) as entries:
+        for name, content in choose_split(path, entries, split):
             try:
-                yield name, images.decode(_bytes(path / name, content), str(path / name))
+                yield name, images.decode(read_entry(path / name, content), str(path / name))
             except ValueError as error:
                 tell(path / name, str(error))
 
 
-def _stack(path: Path, entries: list[_Entry], size: int | None, on_skip: OnSkip) -> torch.Tensor:
+def stack_pictures(path: Path, entries: list[Entry], size: int | None, on_skip: OnSkip) -> torch.Tensor:
     """Decode into one tensor that is made once: the pictures are never held twice."""
     stack: torch.Tensor | None = None
     first, count = "", 0
     for name, read in entries:
         try:
-            picture = images.decode(_bytes(path / name, read), str(path / name), square=size)
+            picture = images.decode(read_entry(path / name, read), str(path / name), square=size)
         except ValueError as error:
             on_skip(path / name, str(error))
             continue
@@ -143,7 +144,7 @@ def _stack(path: Path, entries: list[_Entry], size: int | None, on_skip: OnSkip)
     return stack[:count]
 
 
-def _bytes(file: Path, read: Callable[[], bytes]) -> bytes:
+def read_entry(file: Path, read: Callable[[], bytes]) -> bytes:
     """The bytes of one picture; whatever hinders that is the picture's fault, not the set's."""
     try:
         return read()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attenua import images
 from attenua.data import heldout
-from attenua.data.folder import OnSkip, _reporter
+from attenua.data.folder import OnSkip, reporter
 
 __all__ = ["DRAWS", "Augmentation", "PairSet", "folder_pairs", "gather", "load"]
 
@@ -252,7 +252,7 @@ def load(
     """
     path = Path(path)
     heldout.check(path, split)
-    tell = _reporter(strict, on_skip)
+    tell = reporter(strict, on_skip)
     found = folder_pairs(_split(path, split), tell)
     return gather(read(found, tell, longest), name=f"{path.resolve().name}-{split}")
 

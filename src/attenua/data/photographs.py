@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attenua import images
 from attenua.data import faces, heldout, shards
-from attenua.data.folder import OnSkip, _bytes, _choose, _entries, _Entry, _reporter
+from attenua.data.folder import Entry, OnSkip, choose_split, list_entries, read_entry, reporter
 
 __all__ = ["PhotoSet", "chosen", "load", "read"]
 
@@ -119,17 +119,17 @@ def read(
     that is None); with `strict` it is an error. Raises what `chosen` raises.
     """
     path = Path(path)
-    tell = _reporter(strict, on_skip)
+    tell = reporter(strict, on_skip)
     with chosen(path, split, on_skip=tell) as entries:
         for name, content in entries:
             try:
-                yield name, images.decode(_bytes(path / name, content), str(path / name))
+                yield name, images.decode(read_entry(path / name, content), str(path / name))
             except ValueError as error:
                 tell(path / name, str(error))
 
 
 @contextmanager
-def chosen(path: str | Path, split: str, *, on_skip: OnSkip | None = None) -> Iterator[list[_Entry]]:
+def chosen(path: str | Path, split: str, *, on_skip: OnSkip | None = None) -> Iterator[list[Entry]]:
     """The pictures of a split as (name, how to read the bytes), by name; nothing is decoded.
 
     path: a folder (with all below it), a zip file, a .tar shard or a folder of shards. split: "train" or "test".
@@ -166,12 +166,12 @@ def has_split(path: str | Path) -> bool:
 
 
 @contextmanager
-def _all(path: Path) -> Iterator[list[_Entry]]:
+def _all(path: Path) -> Iterator[list[Entry]]:
     """All pictures of a folder, its shards included, of a zip file or of one shard, by name."""
     if path.is_file() and shards.is_shard(path):
         yield sorted(shards.entries(path), key=_name)
         return
-    with _entries(path) as entries:
+    with list_entries(path) as entries:
         inside = [] if path.is_file() else [each for each in sorted(path.rglob("*")) if shards.is_shard(each)]
         packed = [
             (f"{shard.relative_to(path).as_posix()}/{name}", content)
@@ -181,11 +181,11 @@ def _all(path: Path) -> Iterator[list[_Entry]]:
         yield sorted([*entries, *packed], key=_name)
 
 
-def _name(entry: _Entry) -> str:
+def _name(entry: Entry) -> str:
     return entry[0]
 
 
-def _split(path: Path, entries: list[_Entry], split: str) -> list[_Entry]:
+def _split(path: Path, entries: list[Entry], split: str) -> list[Entry]:
     """The entries of one split, by the layout that their names show."""
     names = [name for name, _ in entries]
     for layout in _LAYOUTS:
@@ -196,7 +196,7 @@ def _split(path: Path, entries: list[_Entry], split: str) -> list[_Entry]:
         return _picked(entries, faces.celeba_split(names, split))
     if faces.is_lfw(names):
         return _picked(entries, faces.lfw_split(names, split))
-    return _choose(path, entries, split)
+    return choose_split(path, entries, split)
 
 
 def _within(name: str, folders: tuple[str, ...]) -> bool:
@@ -204,12 +204,12 @@ def _within(name: str, folders: tuple[str, ...]) -> bool:
     return any(f"/{folder}/" in f"/{name}" for folder in folders)
 
 
-def _picked(entries: list[_Entry], names: list[str]) -> list[_Entry]:
+def _picked(entries: list[Entry], names: list[str]) -> list[Entry]:
     wanted = set(names)
     return [entry for entry in entries if entry[0] in wanted]
 
 
-def _allowed(path: Path, entries: list[_Entry], on_skip: OnSkip | None) -> list[_Entry]:
+def _allowed(path: Path, entries: list[Entry], on_skip: OnSkip | None) -> list[Entry]:
     """Those that may be trained on."""
     kept, last = [], None
     for entry in entries:

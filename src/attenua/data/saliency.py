@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from attenua.data import heldout, pairs
-from attenua.data.folder import OnSkip, _reporter
+from attenua.data.folder import OnSkip, reporter
 from attenua.data.pairs import PairSet
 
 __all__ = ["COUNTS", "NAMES", "TERMS", "find", "load"]
@@ -53,6 +53,6 @@ def load(
             raise ValueError(f"{path} has no {_NAMES[split]} (DUTS's split {split!r})")
         return pairs.load(path, split=split, longest=longest, strict=strict, on_skip=on_skip)
     heldout.check(folder, split)
-    tell, name = _reporter(strict, on_skip), _NAMES[split]
+    tell, name = reporter(strict, on_skip), _NAMES[split]
     found = pairs.paired(folder / f"{name}-Image", folder / f"{name}-Mask", tell)
     return pairs.gather(pairs.read(found, tell, longest), name=f"duts-{split}", terms=TERMS)
