@@ -42,7 +42,7 @@ def load(
         raise ValueError(f"size must be at least 1 pixel, not {size}")
     tell = folder.reporter(strict, on_skip)
     with photographs.chosen(path, split, on_skip=tell) as entries:
-        pictures = folder.stack_pictures(path, entries, size, tell)
+        pictures = folder.stacked(path, entries, size, tell)
         terms = photographs.terms([name for name, _ in entries])
     name = path.stem if path.is_file() else path.resolve().name
     return ImageSet(pictures, None, (), f"{name}-{split}", terms)

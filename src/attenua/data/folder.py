@@ -14,7 +14,7 @@ import torch
 from attenua import images
 from attenua.data.imageset import ImageSet
 
-__all__ = ["Entry", "OnSkip", "choose_split", "list_entries", "load", "read", "read_entry", "reporter", "stack_pictures"]
+__all__ = ["Entry", "OnSkip", "choose_split", "list_entries", "load", "read", "read_entry", "reporter", "stacked"]
 
 OnSkip = Callable[[Path, str], None]
 """Called with the file and the reason for each picture that is left out."""
@@ -50,7 +50,7 @@ def load(
         raise ValueError(f"size must be at least 1 pixel, not {size}")
     with list_entries(path) as entries:
         chosen = choose_split(path, entries, split)
-        pictures = stack_pictures(path, chosen, size, reporter(strict, on_skip))
+        pictures = stacked(path, chosen, size, reporter(strict, on_skip))
     name = path.stem if path.is_file() else path.resolve().name
     return ImageSet(pictures, None, (), f"{name}-{split}", "those of the pictures, which the program cannot know")
 
@@ -119,7 +119,7 @@ def read(
                 tell(path / name, str(error))
 
 
-def stack_pictures(path: Path, entries: list[Entry], size: int | None, on_skip: OnSkip) -> torch.Tensor:
+def stacked(path: Path, entries: list[Entry], size: int | None, on_skip: OnSkip) -> torch.Tensor:
     """Decode into one tensor that is made once: the pictures are never held twice."""
     stack: torch.Tensor | None = None
     first, count = "", 0
