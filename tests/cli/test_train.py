@@ -96,6 +96,22 @@ def test_a_run_leaves_a_model_that_samples(train: Train, cli: CommandLine, tmp_p
     assert stored.training == override(presets.preset("cifar10-cpu"), asked).training
 
 
+def test_torchrun_trains_one_model_by_two_processes(train: Train, cli: CommandLine, data: Path, tmp_path: Path) -> None:
+    """The same model as by one, in float64: the first process writes and tells, the other is silent."""
+    exact = ["--set", "training.precision=float64", "--set", "model.network.dropout=0"]
+    assert train(*exact, "--quiet").returncode == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run = ["-m", "attenua", "train", "cifar10-cpu", "--data", data, "--device", "cpu", *TINY, *exact]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [str(part) for part in [*launch, *run, "--run-dir", tmp_path / "two"]]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'two' / 'model.safetensors'}\n"
+    one, two = (weights.read(tmp_path / name / "model.safetensors").tensors for name in ("run", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-6, atol=1e-7)
+
+
 def test_json_is_one_object_and_quiet_is_silent(train: Train, tmp_path: Path) -> None:
     done = train("--json", "--quiet")
     assert done.stderr == ""
