@@ -5,13 +5,20 @@
     python benchmarks/perception.py saliency MODEL --data data/DUTS
 
 --maps names what is measured, with commas between: a number of calls for one sample each ("5"), several samples and
-their mean ("5x4": four of five calls), "mean" for the mean of all maps by one call. Edges are scored with and without
-suppression (SEval, CEval); a row "annotators" is how well each of them agrees with the others.
+their mean ("5x4": four of five calls), "mean" for the mean of all maps by one call, and "annotators" for how well each
+of them agrees with the others. Edges are scored with and without suppression (SEval, CEval).
+
+--keep FOLDER keeps the maps of edges as FOLDER/NAME/ID.png, and takes those that are there already. Any other name is
+that of such a folder with the maps of another method (0 to 255), as benchmarks/hed.py writes them. --add keeps the rows
+of a report that is there and replaces those that are measured anew, so that a report can be taken in parts. --compiled
+matches with a compiled program (it needs a C compiler): the same optimum, sooner.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,19 +28,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+import compiled
 from attenua.data import boundaries, pairs, saliency
 from attenua.data.pairs import PairSet
 from attenua.metrics import boundaries as edge_metrics
 from attenua.metrics.saliency import Saliency
-from attenua.reports import write_report
+from attenua.reports import read_rows, write_report
 from attenua.tasks import Conditional, load_conditional
 from attenua.tasks.saliency import enlarge, reduce
 from attenua.tasks.scoring import evenly
 
 OUT = Path(__file__).parent / "results"
-MAPS = "mean,1,2,3,5,10,20,5x4"
+MAPS = "annotators,mean,1,2,3,5,10,20,5x4"
 
 
 def arguments() -> argparse.Namespace:
@@ -51,25 +61,31 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="where maps of edges are kept, see above")
+    parser.add_argument("--add", action="store_true", help="to the report that is there")
+    parser.add_argument("--compiled", action="store_true", help="match by a compiled program, in one process")
     parser.add_argument("--out", type=Path, help="the report (default: results/perception_TASK.json)")
     return parser.parse_args()
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps of one kind: the mean by one call, or the mean of `samples` samples of `calls` calls."""
+    """Maps of one kind: the mean by one call, the mean of `samples` samples of `calls` calls, or maps of others."""
 
     name: str
     calls: int = 1
     samples: int = 1
     mean: bool = False
+    foreign: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Maps:
-        """Read "mean", "5" or "5x4". Raises ValueError for anything else."""
+        """Read "mean", "5" or "5x4"; anything else is a folder's name."""
         if text == "mean":
             return cls(text, mean=True)
         calls, _, samples = text.partition("x")
+        if not (calls.isdecimal() and (samples or "1").isdecimal()):
+            return cls(text, foreign=True)
         return cls(text, int(calls), int(samples or 1))
 
     @property
@@ -112,40 +128,77 @@ class Bench:
             yield ((output[0] + 1) / 2).clamp(0, 1), truth >= pairs.FOREGROUND
 
     def note(self, figures: dict[str, float], maps: Maps | None, **more: Any) -> None:
-        """Keep figures as rows, and print them."""
+        """Keep figures as rows in place of older ones of the same, and print them."""
         settings: dict[str, Any] = {"maps": "annotators", "nfe": 0, "default": False}
-        if maps is not None:
+        if maps is not None and maps.foreign:
+            settings |= {"model": maps.name, "maps": maps.name, "nfe": None}
+        elif maps is not None:
             rule = self.model.rule(None, None)
             settings = self.model.settings(maps.calls, rule, self.model.times(rule, None, maps.calls), self.args.seed)
             if maps.mean:  # one call at t = 1: neither a rule of several steps nor its times
                 settings |= {"solver": None, "grid": None, "eta": None}
             settings |= {"model": Path(self.args.model).name, "maps": maps.name, "nfe": maps.nfe}
             settings["default"] = maps == Maps(str(self.model.sampling.steps), self.model.sampling.steps)
-            settings["seconds_a_picture"] = round(self.seconds / len(self.data), 3)
+            if self.seconds:
+                settings["seconds_a_picture"] = round(self.seconds / len(self.data), 3)
         settings |= {"samples": len(self.data), "split": self.split, "data": self.data.name}
         settings |= {"data_sha256": self.data.sha256(), **more}
-        self.rows += [{"metric": name, "value": value, **settings} for name, value in figures.items()]
+        rows = [{"metric": name, "value": value, **settings} for name, value in figures.items()]
+        keys = ("metric", "model", "maps", "mode", "thresholds", "data_sha256")
+        new = {tuple(row.get(key) for key in keys) for row in rows}
+        self.rows = [row for row in self.rows if tuple(row.get(key) for key in keys) not in new] + rows
         told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         print(f"{settings['maps']:>10} {' '.join(map(str, more.values()))} {told}", flush=True)
 
     def edges(self) -> None:
         """Score maps of edges, and the annotators against each other."""
-        humans = edge_metrics.consistency((self.data.pair(k)[1] >= pairs.FOREGROUND).numpy() for k in self._several())
-        precision, recall = float(humans.precision[0]), float(humans.recall[0])
-        f = 2 * precision * recall / (precision + recall)
-        self.note({"f": f, "precision": precision, "recall": recall}, None, mode="CEval")
-        for maps in map(Maps.parse, self.args.maps.split(",")):
-            drawn = [
-                (np.rint(edges.numpy() * 255).astype(np.uint8), truth.numpy()) for edges, truth in self.drawn(maps)
-            ]
+        for name in self.args.maps.split(","):
+            if name == "annotators":
+                self._annotators()
+                continue
+            maps = Maps.parse(name)
+            drawn = [(edges, truth.numpy()) for edges, truth in self._kept(maps)]
+            digest = hashlib.sha256()
+            for edges, _ in drawn:
+                digest.update(edges.tobytes())
             for mode in self.args.modes.split(","):
+                started = processor_seconds()
                 figures = edge_metrics.evaluate(
                     drawn, mode=mode, thresholds=self.args.thresholds, processes=self.args.processes
                 )
-                self.note(figures, maps, mode=mode)
+                self.note(figures, maps, maps_sha256=digest.hexdigest(), **self._how(mode, started))
 
-    def _several(self) -> list[int]:
-        return [index for index in range(len(self.data)) if int(self.data.counts[index]) > 1]
+    def _annotators(self) -> None:
+        started = processor_seconds()
+        several = [index for index in range(len(self.data)) if int(self.data.counts[index]) > 1]
+        humans = edge_metrics.consistency((self.data.pair(k)[1] >= pairs.FOREGROUND).numpy() for k in several)
+        precision, recall = float(humans.precision[0]), float(humans.recall[0])
+        f = 2 * precision * recall / (precision + recall)
+        self.note({"f": f, "precision": precision, "recall": recall}, None, **self._how("CEval", started, 1))
+
+    def _how(self, mode: str, started: float, thresholds: int | None = None) -> dict[str, Any]:
+        """What the rows of edges say of how they were measured."""
+        seconds = round(processor_seconds() - started, 1)
+        matcher = "compiled" if self.args.compiled else "library"
+        thresholds = thresholds or self.args.thresholds
+        return {"mode": mode, "thresholds": thresholds, "matcher": matcher, "processor_seconds": seconds}
+
+    def _kept(self, maps: Maps) -> Iterator[tuple[NDArray[np.uint8], Tensor]]:
+        """Yield each picture's map in bytes, from where it is kept or else measured, and what people drew."""
+        files = None if self.args.keep is None else [self.args.keep / maps.name / f"{k}.png" for k in self.data.names]
+        if files is not None and all(file.is_file() for file in files):
+            self.seconds = 0.0
+            for index, file in enumerate(files):
+                yield np.asarray(Image.open(file).convert("L")), self.data.pair(index)[1] >= pairs.FOREGROUND
+            return
+        if maps.foreign:
+            raise FileNotFoundError(f"{maps.name!r} is neither a number of calls nor a folder of --keep with all maps")
+        for index, (edges, truth) in enumerate(self.drawn(maps)):
+            found = np.rint(edges.numpy() * 255).astype(np.uint8)
+            if files is not None:
+                files[index].parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(found).save(files[index])
+            yield found, truth
 
     def saliency(self) -> None:
         """Score maps of what stands out."""
@@ -154,6 +207,12 @@ class Bench:
             for found, truth in self.drawn(maps):
                 meter.update(found, truth[0])
             self.note(meter.results(), maps)
+
+
+def processor_seconds() -> float:
+    """What this process and those that it started and that have ended have taken."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def load(args: argparse.Namespace) -> PairSet:
@@ -182,16 +241,23 @@ def main() -> None:
     model = load_conditional(args.model, args.device)
     if model.task.name != args.task:
         sys.exit(f"{args.model} is a model for {model.task.name}, not for {args.task}")
+    out = args.out or OUT / f"perception_{args.task}.json"
     bench = Bench(args, model, data, args.split if args.task == "edges" else "test")
+    if args.add and out.exists():
+        bench.rows = read_rows(out)
     protocol: dict[str, Any] = {"pictures": len(data), "limit": args.limit, "tile": args.tile}
     if args.task == "edges":
-        protocol |= {"thresholds": args.thresholds, "tolerance": edge_metrics.TOLERANCE, "matching": "minimum cost"}
-        protocol["published"] = args.limit is None and args.thresholds == 99 and args.split == "test"
+        if args.compiled:
+            if args.processes > 1:
+                sys.exit("--compiled matches in one process: leave --processes out")
+            compiled.install()
+        protocol = {"tile": args.tile, "tolerance": edge_metrics.TOLERANCE, "matching": "minimum cost"}
         bench.edges()
+        whole = args.split == "test" and all(row["samples"] == boundaries.SPLITS["test"] for row in bench.rows)
+        protocol["published"] = whole and all(row["thresholds"] == 99 for row in bench.rows if row["metric"] == "ods")
     else:
         protocol["published"] = len(data) == saliency.COUNTS["test"]
         bench.saliency()
-    out = args.out or OUT / f"perception_{args.task}.json"
     write_report(out, f"perception_{args.task}", bench.rows, protocol)
     print(out)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from attenua.metrics.boundaries import (
     suppress,
     thin,
 )
+from tests.conftest import ROOT
 
 REACH = 0.0075 * math.hypot(321, 481)  # pixels, for a picture of the benchmark: 4.34
 
@@ -86,24 +89,65 @@ def test_masks_may_be_empty():
         assert not any(each.any() for each in match(*pair, REACH))
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_the_matching_is_the_optimal_assignment(seed):
-    rng = np.random.default_rng(seed)
-    predicted, drawn = (rng.random((14, 17)) < rng.uniform(0.05, 0.5) for _ in range(2))
-    tolerance = rng.uniform(1, 4)
+def optimal(predicted, drawn, tolerance):
+    """How many pairs the best assignment has, and their total distance."""
     distances = cdist(np.argwhere(drawn), np.argwhere(predicted))
     alone = 100 * tolerance
     stand_ins = np.full((len(distances), len(distances)), alone)
     table = np.hstack([np.where(distances <= tolerance, distances, 1e6), stand_ins])
-    expected = table[linear_sum_assignment(table)]
+    costs = table[linear_sum_assignment(table)]
+    return (costs < alone).sum(), costs[costs < alone].sum()
 
-    hit, found = match(predicted, drawn, tolerance)
+
+def assert_optimal(predicted, drawn, tolerance, matching=match):
+    hit, found = matching(predicted, drawn, tolerance)
     assert not (hit & ~predicted).any()
     assert not (found & ~drawn).any()
-    assert hit.sum() == found.sum() == (expected < alone).sum()
-    pairs = distances[np.ix_(found[drawn], hit[predicted])]
-    chosen = np.where(pairs <= tolerance, pairs, 1e6)[linear_sum_assignment(np.where(pairs <= tolerance, pairs, 1e6))]
-    assert chosen.sum() == pytest.approx(expected[expected < alone].sum(), abs=1e-9)
+    number, total = optimal(predicted, drawn, tolerance)
+    assert hit.sum() == found.sum() == number
+    if number:
+        assert optimal(hit, found, tolerance) == (number, pytest.approx(total, abs=1e-9))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_matching_is_the_optimal_assignment(seed):
+    rng = np.random.default_rng(seed)
+    predicted, drawn = (rng.random((14, 17)) < rng.uniform(0.05, 0.5) for _ in range(2))
+    assert_optimal(predicted, drawn, rng.uniform(1, 4))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_matching_of_thick_lines_is_the_optimal_assignment(seed):
+    """Where most drawn pixels can take the pixel on which they lie, and where bounds tell so, or nearly."""
+    rng = np.random.default_rng(seed)
+    drawn = curve(seed, (40, 50)) | (rng.random((40, 50)) < 0.02 * (seed % 3))
+    near = gaussian_filter(np.roll(curve(seed, (40, 50)) * 1.0, seed % 5, 0), 1.5)
+    predicted = (near > np.quantile(near, rng.uniform(0.5, 0.7))) & (rng.random((40, 50)) < (1, 0.95, 0.8)[seed % 3])
+    assert predicted.sum() > 3 * drawn.sum()
+    assert_optimal(predicted, drawn, (4.34, 2.0, 3.0, 1.5)[seed % 4])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_matching_does_not_depend_on_which_side_is_which(seed):
+    rng = np.random.default_rng(seed)
+    one, other = curve(seed), np.roll(curve(seed), 3, 1) & (rng.random((60, 80)) < 0.8)
+    for pair in ((one, other), (other, one)):
+        assert_optimal(*pair, REACH)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_the_compiled_matching_of_the_benchmarks_is_the_optimal_assignment(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(boundaries, "match", match)  # what install() replaces comes back
+    importlib.import_module("compiled").install()
+    compiled = boundaries.match
+    assert compiled is not match
+    rng = np.random.default_rng(0)
+    masks = [rng.random((14, 17)) < share for share in rng.uniform(0.02, 0.6, 20)]
+    masks += [curve(0), np.roll(curve(0), 3, 1), curve(1), np.zeros((12, 40), bool), points((3, 4))]
+    for one, other in zip(masks, masks[1:], strict=False):
+        if one.shape == other.shape:
+            assert_optimal(one, other, rng.uniform(1, 4.5), compiled)
 
 
 # Suppression and thinning

@@ -7,18 +7,20 @@ edge detectors use: "SEval" thins the map first, "CEval" takes it raw, so that t
 
 from __future__ import annotations
 
+import itertools
 import math
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import correlate1d, map_coordinates
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 __all__ = ["MODES", "Counts", "consistency", "count", "crispness", "evaluate", "match", "scores", "suppress", "thin"]
 
@@ -34,6 +36,7 @@ TOLERANCE = 0.0075
 """How far matched pixels may lie apart, as a share of the picture's diagonal."""
 
 _UNMATCHED = 100.0  # cost of a pixel without partner, in tolerances: more pairs go before nearer pairs
+_PART = 200  # pairs in reach that are worth a matching of their own
 
 
 @dataclass(frozen=True)
@@ -174,9 +177,15 @@ def consistency(pictures: Iterable[ArrayLike]) -> Counts:
         if len(people) < 2:
             raise ValueError(f"agreement needs at least 2 annotators, and picture {number} has {len(people)}")
         tolerance = TOLERANCE * math.hypot(*people.shape[1:])
-        for index, person in enumerate(people):
-            others = np.delete(people, index, axis=0)
-            total += [*_count_mask(person, others, tolerance), int(others.sum())]
+        right = np.zeros_like(people)
+        found = 0
+        for one, other in itertools.combinations(range(len(people)), 2):  # a matching is the same from both sides
+            hits = match(people[one], people[other], tolerance)
+            right[one] |= hits[0]
+            right[other] |= hits[1]
+            found += 2 * int(hits[0].sum())
+        drawn_in_all = int(people.sum())
+        total += [int(right.sum()), drawn_in_all, found, (len(people) - 1) * drawn_in_all]
     if not number:
         raise ValueError("no picture has been measured, so there are no counts")
     hits, predicted, found, all_drawn = total[:, None]
@@ -187,27 +196,21 @@ def match(predicted: _Mask, drawn: _Mask, tolerance: float) -> tuple[_Mask, _Mas
     """Pair pixels of two masks [H, W] one to one, at most `tolerance` pixels apart: the paired ones of each mask.
 
     The assignment is exact: of those with the least total distance, where a pixel of `drawn` without partner costs 100
-    tolerances, so that (but for chains of more than 50 pairs) the number of pairs is the largest possible. Each drawn
-    pixel gets a partner of its own that stands for none, so that there is always an assignment.
+    tolerances, so that (but for chains of more than 50 pairs) the number of pairs is the largest possible. Which of
+    several that are equally good is found is not defined.
     """
-    hit, found = np.zeros(predicted.shape, bool), np.zeros(drawn.shape, bool)
-    rows, row, partners, costs = _neighbours(predicted, drawn, tolerance)
-    if not len(rows):
-        return hit, found
-    real = partners >= 0
-    reached = np.zeros(predicted.size, bool)
-    reached[partners[real]] = True  # only pixels in reach become columns
-    pixels = np.flatnonzero(reached)
-    column = np.cumsum(reached, dtype=np.int32) - 1
-    columns = np.where(real, column[partners], len(pixels) + row).astype(np.int32)
-    pointers = np.searchsorted(row, np.arange(len(rows) + 1)).astype(np.int32)
-    shape = (len(rows), len(pixels) + len(rows))
-    # 1 more on every entry moves no optimum, and keeps distances of 0 in the sparse matrix.
-    chosen, taken = min_weight_full_bipartite_matching(csr_array((costs + 1, columns, pointers), shape=shape))
-    paired = taken < len(pixels)
-    found.flat[rows[chosen[paired]]] = True
-    hit.flat[pixels[taken[paired]]] = True
-    return hit, found
+    hit, found = np.zeros(predicted.size, bool), np.zeros(drawn.size, bool)
+    links = _links(predicted, drawn, tolerance)
+    if len(links.drawn) and np.count_nonzero(predicted) > 3 * np.count_nonzero(
+        drawn
+    ):  # thick lines: most of it is plain
+        links, plain = _settle(links, _links(drawn, drawn, 2 * tolerance), tolerance)
+        hit[plain] = found[plain] = True
+    for part, turned in _parts(links):
+        pixels, partners = _assign(part, tolerance)
+        found[partners if turned else pixels] = True
+        hit[pixels if turned else partners] = True
+    return hit.reshape(predicted.shape), found.reshape(drawn.shape)
 
 
 def suppress(edges: _Map) -> _Map:
@@ -302,25 +305,115 @@ def _count_mask(mask: _Mask, people: NDArray[np.bool_], tolerance: float) -> NDA
     return np.array([right.sum(), mask.sum(), found])
 
 
-def _neighbours(
-    predicted: _Mask, drawn: _Mask, tolerance: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], _Map]:
-    """All pairs within reach: the drawn pixels that have any [R], and of N pairs, row by row, the number of the drawn
-    pixel, the predicted one and the cost. Pixels are positions in the flat picture; the last pair of every row is with
-    its stand-in, -1."""
+class _Links(NamedTuple):
+    """Pairs of pixels in reach, by the drawn pixel: positions in the flat picture [N] of both, and distances [N]."""
+
+    drawn: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    lengths: _Map
+
+    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> _Links:
+        """Return some of them."""
+        return _Links(self.drawn[which], self.predicted[which], self.lengths[which])
+
+    def turned(self) -> _Links:
+        """Return them by the predicted pixel, as if that were the drawn one."""
+        return _Links(self.predicted, self.drawn, self.lengths).take(np.argsort(self.predicted, kind="stable"))
+
+
+def _links(predicted: _Mask, drawn: _Mask, tolerance: float) -> _Links:
+    """All pairs within reach."""
     down, right, lengths = _disc(tolerance)
-    reach = int(tolerance)
+    reach, width = int(tolerance), predicted.shape[1]
     padded = np.pad(predicted, reach)
     rows, columns = np.nonzero(drawn)
-    near = padded[rows[:, None] + (down + reach), columns[:, None] + (right + reach)]
-    reaching = near.any(1)
-    near = np.concatenate([near[reaching], np.ones((np.count_nonzero(reaching), 1), bool)], axis=1)
-    place = rows[reaching] * predicted.shape[1] + columns[reaching]
-    row, offset = np.nonzero(near)
-    real = offset < len(lengths)
-    steps = np.append(down * predicted.shape[1] + right, 0)
-    costs = np.append(lengths, _UNMATCHED * tolerance)
-    return place, row, np.where(real, place[row] + steps[offset], -1), costs[offset]
+    row, offset = np.nonzero(padded[rows[:, None] + (down + reach), columns[:, None] + (right + reach)])
+    place = (rows * width + columns)[row]
+    return _Links(place, place + (down * width + right)[offset], lengths[offset])
+
+
+def _settle(links: _Links, among: _Links, tolerance: float) -> tuple[_Links, NDArray[np.int64]]:
+    """What is left to assign, and the drawn pixels that can take the predicted pixel on which they lie.
+
+    among: pairs of drawn pixels up to two tolerances apart. Every drawn pixel has a bound on how far its partner is in
+    any best assignment: where at least as many predicted pixels lie within a distance of it as drawn pixels (itself
+    among them) that may want one of those, one is free for it, and what is farther is worse. Bounds make others
+    tighter. Let p lie on a predicted pixel that another, q, has, and have a partner itself: they can change, and by
+    the triangle inequality it costs no more; only q's new partner must be in reach, which q's distance from p plus p's
+    bound tells. So p takes its own pixel.
+    """
+    levels = np.unique(links.lengths)
+    pixels, first = np.unique(among.drawn, return_index=True)  # each is in reach of itself
+    one, other = np.searchsorted(pixels, among.drawn), np.searchsorted(pixels, among.predicted)
+
+    def at_most(pixel: NDArray[np.int64], length: _Map) -> NDArray[np.int64]:
+        level = np.searchsorted(levels, length - 1e-9)
+        near = level < len(levels)
+        counts = np.bincount(pixel[near] * len(levels) + level[near], minlength=len(pixels) * len(levels))
+        return counts.reshape(len(pixels), -1).cumsum(1)
+
+    own = np.searchsorted(pixels, links.drawn)
+    offered = at_most(own, links.lengths)
+    bound = np.full(len(pixels), tolerance)
+    for _ in range(4):
+        enough = offered >= at_most(one, among.lengths - bound[other])
+        bound = np.where(enough.any(1), levels[enough.argmax(1)], tolerance)
+    rivals = np.where((one != other) & (among.lengths <= bound[other] + 1e-9), among.lengths, 0)
+    farthest = np.maximum.reduceat(rivals, first)
+    covered = np.zeros(len(pixels), bool)
+    covered[own[links.lengths == 0]] = True
+    plain = covered & (farthest + bound <= tolerance)
+    taken = pixels[plain]
+    open_ = ~plain[own] & (links.lengths <= bound[own] + 1e-9) & ~np.isin(links.predicted, taken)
+    return links.take(open_), taken
+
+
+def _parts(links: _Links) -> Iterator[tuple[_Links, bool]]:
+    """Parts that share no pixel, small ones together, each by the side that has fewer pixels: whether it was turned.
+
+    A pixel that stays without partner is what takes time, and on that side there are fewer.
+    """
+    if not len(links.drawn):
+        return
+    (pixels, row), (partners, column) = (np.unique(each, return_inverse=True) for each in links[:2])
+    graph = csr_array(
+        (np.ones(len(row), np.int8), (row, column + len(pixels))), shape=(len(pixels) + len(partners),) * 2
+    )
+    number, label = connected_components(graph, directed=False)
+    counts = [np.bincount(each, minlength=number) for each in (label[: len(pixels)], label[len(pixels) :])]
+    turn = counts[0] > counts[1]
+    part = label[row]
+    for turned in (False, True):
+        chosen = np.flatnonzero(turn[part] == turned)
+        if not len(chosen):
+            continue
+        chosen = chosen[np.argsort(part[chosen], kind="stable")]
+        ends = np.append(np.flatnonzero(np.diff(part[chosen])) + 1, len(chosen))
+        start = 0
+        for end in ends:
+            if end - start >= _PART or end == len(chosen):
+                some = links.take(np.sort(chosen[start:end]))
+                yield some.turned() if turned else some, turned
+                start = end
+
+
+def _assign(links: _Links, tolerance: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs of the best assignment: places of the drawn pixels, and of the predicted ones.
+
+    Each drawn pixel gets a partner of its own that stands for none, so that there is always an assignment.
+    """
+    pixels, row = np.unique(links.drawn, return_inverse=True)
+    partners, column = np.unique(links.predicted, return_inverse=True)
+    alone = np.arange(len(pixels))
+    ends = np.searchsorted(row, alone, side="right")
+    columns = np.insert(column, ends, len(partners) + alone)
+    costs = np.insert(links.lengths, ends, _UNMATCHED * tolerance) + 1  # on all: no optimum moves, and none is 0
+    pointers = np.append(0, ends + alone + 1)
+    shape = (len(pixels), len(partners) + len(pixels))
+    table = csr_array((costs, columns.astype(np.int32), pointers.astype(np.int32)), shape=shape)
+    chosen, taken = min_weight_full_bipartite_matching(table)
+    paired = taken < len(partners)
+    return pixels[chosen[paired]], partners[taken[paired]]
 
 
 @cache
