@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,18 @@ def pictures(folder: Path, count: int = 3, side: int = 24) -> Path:
         large = torch.nn.functional.interpolate(small[None], size=(side, side + 4), mode="bilinear")[0]
         images.write(folder / f"{number}.png", large.round().to(torch.uint8))
     return folder
+
+
+def test_one_call_at_the_end_of_the_path_is_the_mean_and_scored_once(tmp_path: Path) -> None:
+    subject = model(tmp_path, "super-resolution", lambda picture, mean: torch.zeros(3, 24, 28), condition_scale=2)
+    told: list[tuple[int, int]] = []
+    subject.sampling = replace(subject.sampling, steps=1, grid="uniform")
+    rows, _ = Scoring(subject, pictures(tmp_path / "A"), report=lambda *done: told.append(done)).run()
+    assert {(row["output"], row["nfe"], row["default"]) for row in rows} == {("mean", 1, True)}
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    subject.sampling = replace(subject.sampling, grid="karras")  # which begins before t = 1: another picture
+    rows, _ = Scoring(subject, tmp_path / "A").run()
+    assert {(row["output"], row["nfe"], row["default"]) for row in rows} == {("mean", 1, False), ("sample", 1, True)}
 
 
 def values(rows: list[dict[str, object]], output: str, **also: object) -> dict[str, float]:

@@ -71,7 +71,8 @@ def command(
     """Score MODEL, a model file (--model) or a folder of images (--images).
 
     A model for a task with pictures (super-resolution, inpainting, edges, saliency) is scored by that task's protocol
-    on the test pictures of --data: its mean by one call, and a sample by --steps calls; --num takes so many of them.
+    on the test pictures of --data: its mean by one call, and a sample by --steps calls where that is another; --num
+    takes so many of them.
 
     A model that generates, and a folder, are scored against the training images of --data: FID and KID. FID takes at
     least 2,048 images on both sides; below that there is KID alone. The published figures take 50,000 samples and the
@@ -176,7 +177,8 @@ def _conditional(
         rows, protocol = scoring.run()
     rows = [{"metric": row["metric"], "value": row["value"], "model": name or file.stem, **row} for row in rows]
     text = [_told(row) for row in rows]
-    text.append(f"{rows[0]['samples']:,} pictures of {rows[0]['data']}")
+    count = rows[0]["samples"]
+    text.append(f"{count:,} picture{'s' if count != 1 else ''} of {rows[0]['data']}")
     _finish(rows, protocol, text, out, as_json)
     skipped.finish()
 

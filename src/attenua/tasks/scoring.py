@@ -20,7 +20,7 @@ from attenua.metrics import boundaries as edge_metrics
 from attenua.metrics.restoration import psnr, psnr_y, ssim_y
 from attenua.metrics.saliency import Saliency
 from attenua.reports import Scalar
-from attenua.sampling import to_bytes
+from attenua.sampling import Grid, to_bytes
 from attenua.tasks.conditional import Conditional
 from attenua.tasks.saliency import enlarge, reduce
 
@@ -38,8 +38,8 @@ class Scoring:
     """One model on one set of test pictures.
 
     num: only so many of them (screening; None: all, or the 100 of the inpainting protocol); distance: LPIPS where it
-    is wanted; thresholds: of edges, 99 as published. Every model is scored twice: its mean by one call ("mean"), and a
-    sample by `steps` calls. Raises ValueError on num < 1.
+    is wanted; thresholds: of edges, 99 as published. A model is scored by its mean in one call ("mean"), and by a
+    sample of `steps` calls, unless that is the mean. Raises ValueError on num < 1.
     """
 
     model: Conditional
@@ -75,24 +75,30 @@ class Scoring:
 
     # ---- what every task does -------------------------------------------------------------------------------------
 
-    def _kinds(self) -> Iterator[tuple[bool, dict[str, Scalar]]]:
-        """Yield the mean and the sample, each with what its rows say."""
+    def _kinds(self) -> list[tuple[bool, dict[str, Scalar]]]:
+        """Return the mean and the sample, each with what its rows say; one call at t = 1 is the mean alone."""
         rule = self.model.rule(None, None)
         calls = self.model.sampling.steps if self.steps is None else self.steps
+        grid = self.model.times(rule, None, calls)
+        usual = calls == self.model.sampling.steps and self.seed == 0
         about: dict[str, Scalar] = {
             "model_sha256": self.model.header.sha256,
             "data": self.data.resolve().name,
             "seed": self.seed,
         }
-        yield True, {**about, "output": "mean", "nfe": 1, "solver": None, "grid": None, "default": False}
-        settings = self.model.settings(calls, rule, self.model.times(rule, None, calls), self.seed)
-        default = calls == self.model.sampling.steps and self.seed == 0
-        yield False, {**about, **settings, "output": "sample", "default": default}
+        inner = self.model.model
+        first = grid.points(inner.process, inner.config.s_d, calls)[0] if isinstance(grid, Grid) else grid[0]
+        alone = calls == 1 and float(first) == 1
+        mean = {**about, "output": "mean", "nfe": 1, "solver": None, "grid": None, "default": alone and usual}
+        if alone:
+            return [(True, mean)]
+        settings = self.model.settings(calls, rule, grid, self.seed)
+        return [(True, mean), (False, {**about, **settings, "output": "sample", "default": usual})]
 
     def _draw(self, picture: Tensor, mean: bool, total: int) -> Tensor:
         output = self.model.draw(picture, steps=self.steps, seed=self.seed, faithful=mean)[0]
         self.done += 1
-        self.report(self.done, 2 * total)
+        self.report(self.done, len(self._kinds()) * total)
         return output
 
     def _rows(self, figures: dict[str, float], settings: dict[str, Scalar], count: int) -> list[dict[str, Scalar]]:
