@@ -198,7 +198,9 @@ class TrainingConfig:
     linearly to zero. micro_batch: the most samples a device takes at once (0: its whole share). ema: relative widths of
     the averages; snapshots: how many of each average are kept for post-hoc reconstruction. precision "auto": bfloat16
     products where the device has units for them, else float32; compile null: on CUDA only. feature_rate: what the rate
-    is multiplied by for pretrained features (0: they stay as they are).
+    is multiplied by for pretrained features (0: they stay as they are). crops, of photographs: "any", any place and all
+    eight symmetries of the square; "upright", any place, mirrored at most; "middle", upright and near the middle, for
+    pictures that show one thing there, such as faces.
     """
 
     images: int = 20_000_000
@@ -217,6 +219,7 @@ class TrainingConfig:
     compile: bool | None = None
     flip: bool = True
     augment: float = 0.0
+    crops: Literal["any", "upright", "middle"] = "any"
     seed: int = 0
     log_every: int = 50_000
     checkpoint_every: int = 1_000_000

@@ -61,7 +61,8 @@ class Inpainting(Task):
     ) -> HoledSource:
         """Return the training set of a folder or zip of photographs."""
         side = config.model.network.image_size
-        return HoledSource(self, load(path, side, strict=strict, on_skip=on_skip), self.examples, side, COLUMNS)
+        photographs = load(path, side, strict=strict, on_skip=on_skip)
+        return HoledSource(self, photographs, self.examples, side, COLUMNS, config.training.crops)
 
 
 def fill(pixels: Tensor, mask: Tensor) -> Tensor:
