@@ -11,10 +11,10 @@ those of luma (BT.601) without a border of `scale` pixels, LPIPS is AlexNet's on
 A row "faithful" is the mean by one call; the others are samples ("detailed").
 
 --doubt K: does the deviation of K samples, which `attenua upscale --uncertainty` writes, say how wrong the output is?
-Over all values of all pixels: spread, what the root mean square error of the samples' mean is, over what the deviation says
-that it is (1: calibrated, more: too sure of itself); coverage within one and two deviations (of a normal error 0.683
-and 0.954); the rank correlation of deviation and error, a pixel; and, by tenths of the pixels ordered by their
-deviation, the root mean squares of both, in levels of 255.
+Over all values of all pixels: spread, the root mean square error of the samples' mean over what the deviation says that
+it is (1: calibrated, more: too sure of itself); coverage within one and two deviations (of a normal error 0.683 and
+0.954); the rank correlation of deviation and error, a pixel; and, by tenths of the pixels ordered by their deviation,
+the root mean squares of both, in levels of 255.
 
 --cost measures the command itself: seconds of `attenua upscale` for a 256 x 256 picture (start of the program apart),
 and the most memory that it holds while it writes a picture of 12 megapixels. --model preset takes an untrained network

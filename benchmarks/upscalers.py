@@ -51,7 +51,8 @@ def by_ncnn(path: Path, threads: int) -> Enlarge:
 
     def enlarge(small: Tensor) -> Tensor:
         run = net.create_extractor()
-        run.input("data", ncnn.Mat(np.ascontiguousarray(small.numpy().astype(np.float32) / 255)))
+        pixels = np.ascontiguousarray(small.numpy().astype(np.float32) / 255)
+        run.input("data", ncnn.Mat(pixels).clone())  # a Mat of an array does not keep the array alive
         _, made = run.extract("output")
         return torch.from_numpy(np.array(made)) * 2 - 1
 

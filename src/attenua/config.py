@@ -27,7 +27,8 @@ class NetworkConfig:
     for two decoders; norm "group" is GroupNorm with statistics in float32, "rms" RMSNorm a pixel. window: side of the
     windows in which blocks attend, in pixels of their level (0: the whole picture). A condition picture of
     condition_channels (0: none), condition_scale times smaller than the state, has an encoder of condition_blocks
-    blocks a level. features "efficientnet-lite0": the encoder also uses an ImageNet network's feature_stages first maps
+    blocks a level. gains: a head is what the decoder says plus the state times a factor a pixel, which the decoder says
+    as well. features "efficientnet-lite0": the encoder also uses an ImageNet network's feature_stages first maps
     (strides 2, 4, 8, 16, 32) of the picture's first three channels, RGB. fusion "add": what the encoder says is added
     to the state's features; "attention": it also asks them, in the levels that attend.
     """
@@ -53,6 +54,7 @@ class NetworkConfig:
     condition_channels: int = 0
     condition_scale: int = 1
     condition_blocks: int = 2
+    gains: bool = False
     features: Literal["none", "efficientnet-lite0"] = "none"
     feature_stages: int = 5
     fusion: Literal["add", "attention"] = "add"

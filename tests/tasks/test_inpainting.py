@@ -130,7 +130,7 @@ def test_tiles_without_a_hole_are_not_computed_and_change_nothing_in_it() -> Non
     torch.testing.assert_close(part.eps[..., needed], all_.eps[..., needed], rtol=0, atol=1e-6)
     a, sigma = float(model.process.a(0.4)), float(model.process.sigma(0.4))
     torch.testing.assert_close(a * part.x0 + sigma * part.eps, x, rtol=0, atol=1e-5)
-    assert torch.equal(part.x0[..., 40:60, 100:], -model.mu.view(1, 3, 1, 1).expand(1, 3, 20, 28))
+    assert torch.equal(part.x0[..., ~needed], -model.mu.view(1, 3, 1).expand(1, 3, int((~needed).sum())))
 
 
 def test_a_picture_without_a_hole_needs_no_tile() -> None:
@@ -143,6 +143,23 @@ def test_a_picture_without_a_hole_needs_no_tile() -> None:
     handle.remove()
     assert torch.equal(made, picture[:3])
     assert calls == []
+
+
+def test_the_holes_are_what_is_measured_and_what_counts(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for number in range(3):
+        noise = torch.randint(0, 256, (3, 30, 40), generator=generator, dtype=torch.uint8)
+        images.write(tmp_path / f"{number}.png", noise)
+    source = TASK.dataset(tmp_path, config())
+    draws = torch.rand(64, source.columns, generator=generator, dtype=torch.float64)
+    state, picture = source.made(draws, torch.float32)
+    hole = picture[:, 3] > 0.5
+    assert source.deviation() == pytest.approx(float(state.movedim(1, -1)[hole].std()), rel=0.05)
+    weight = source.weigh(Condition(picture=picture))
+    assert weight is not None
+    torch.testing.assert_close(weight.mean((1, 2, 3)), torch.ones(64))
+    sample = weight[0, 0]
+    torch.testing.assert_close(sample[hole[0]], 10 * sample[~hole[0]].max().expand(int(hole[0].sum())))
 
 
 def test_a_trained_model_beats_the_fill(tmp_path: Path) -> None:
