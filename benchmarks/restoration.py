@@ -65,6 +65,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--doubt", type=int, default=0, metavar="K", help="how well the deviation of K samples is calibrated"
     )
+    parser.add_argument("--methods", help="only these (bicubic, lanczos, names of upscalers.py, attenua), with commas")
+    parser.add_argument("--picture", type=Path, help="write the first pictures side by side to this file, and end")
     parser.add_argument("--limit", type=int, help="pictures of each folder: screening, not the protocol")
     parser.add_argument("--no-lpips", action="store_true", help="without LPIPS, which needs the eval extra")
     parser.add_argument("--cost", action="store_true", help="measure seconds and memory as well")
@@ -93,7 +95,16 @@ def interpolation(scale: int, resampling: Image.Resampling) -> Enlarge:
 def methods(
     model: Conditional | None, scale: int, given: argparse.Namespace
 ) -> Iterator[tuple[dict[str, Any], Enlarge]]:
-    """Yield what every method's rows say of it, and the method."""
+    """Yield what every method's rows say of it, and the method; of those that are asked for."""
+    wanted = None if given.methods is None else given.methods.split(",")
+    for told, enlarge in _all_methods(model, scale, given):
+        if wanted is None or told["method"] in wanted:
+            yield told, enlarge
+
+
+def _all_methods(
+    model: Conditional | None, scale: int, given: argparse.Namespace
+) -> Iterator[tuple[dict[str, Any], Enlarge]]:
     yield {"method": "bicubic"}, interpolation(scale, Image.Resampling.BICUBIC)
     yield {"method": "lanczos"}, interpolation(scale, Image.Resampling.LANCZOS)
     if given.peers:
@@ -145,6 +156,23 @@ def quality(model: Conditional | None, scale: int, given: argparse.Namespace) ->
             shared = {"data": folder.name, "samples": len(truths), "scale": scale, **told}
             shared |= {"seconds": round(time.perf_counter() - started, 2)}
             yield from ({"metric": name, "value": round(value, 5), **shared} for name, value in means.items())
+
+
+def side_by_side(model: Conditional | None, scale: int, given: argparse.Namespace) -> None:
+    """Write a row for each picture (cut to a common size): every method, the truth."""
+    paths = [path for folder in given.data for path in images.list_images(folder)[: given.limit]]
+    truths = [crop_to_multiple(images.read(path), scale) for path in paths]
+    height, width = (min(truth.shape[axis] for truth in truths) for axis in (1, 2))
+    found = list(methods(model, scale, given))
+    rows = []
+    for truth in truths:
+        small = bicubic(truth, scale)
+        made = [((enlarge(small) + 1) * 127.5).round().clamp(0, 255).byte() for _, enlarge in found]
+        rows.append(torch.cat([each[:, :height, :width] for each in [*made, truth]], dim=2))
+    whole = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous().numpy()
+    Image.fromarray(whole).save(given.picture, optimize=True)
+    names = (" ".join(str(told[key]) for key in ("method", "mode", "nfe") if key in told) for told, _ in found)
+    print(f"{given.picture}: {', '.join(names)}, the truth", file=sys.stderr)
 
 
 def calibration(model: Conditional, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -231,6 +259,9 @@ def main() -> None:
             file = weights.find(given.model) if given.model else None
         model = None if file is None else load_conditional(str(file), given.device)
         scale = given.scale if model is None else model.task.scale
+        if given.picture is not None:
+            side_by_side(model, scale, given)
+            return
         rows = list(quality(model, scale, given)) if given.data and not given.doubt else []
         if given.doubt and model is not None:
             rows += list(calibration(model, given))
