@@ -169,6 +169,7 @@ def inpainting() -> Config:
         norm="rms",
         condition_channels=4,
         condition_blocks=1,
+        gains=True,
     )
     return Config(
         model=ModelConfig(network=network, task=TaskConfig("inpainting")),

@@ -85,6 +85,22 @@ def test_a_fill_of_a_plain_picture_is_plain_and_that_of_a_ramp_close_to_it() -> 
     assert float(away[mask.expand_as(away)].mean()) < 0.07
 
 
+def test_a_fill_is_the_same_alone_and_among_others() -> None:
+    picture, mask = torch.rand(2, 3, 50, 37) * 2 - 1, torch.zeros(2, 1, 50, 37, dtype=torch.bool)
+    mask[0, 0, 30:36, 20:31] = mask[0, 0, 0, 3] = mask[1, 0, 5:25, 10:] = True
+    both = fill(picture, mask)
+    for row in range(2):
+        torch.testing.assert_close(fill(picture[row : row + 1], mask[row : row + 1])[0], both[row], rtol=0, atol=1e-6)
+
+
+def test_a_fill_goes_on_with_slopes() -> None:
+    y, x = torch.meshgrid(torch.linspace(-0.5, 0.5, 48), torch.linspace(-0.5, 0.5, 48), indexing="ij")
+    hill = (0.8 * x - 0.3 * y + x * y)[None, None]
+    mask = torch.zeros(1, 1, 48, 48, dtype=torch.bool)
+    mask[..., 20:26, 5:40] = True
+    assert float((fill(hill, mask) - hill).abs().max()) < 0.01
+
+
 def test_the_true_state_gives_the_picture_and_known_pixels_need_none() -> None:
     picture = torch.rand(4, 3, 16, 16) * 2 - 1
     draws = torch.rand(4, COLUMNS, dtype=torch.float64)
