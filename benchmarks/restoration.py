@@ -29,7 +29,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,7 +140,6 @@ def quality(model: Conditional | None, scale: int, given: argparse.Namespace) ->
             raise SystemExit(f"there is no picture in {folder}")
         for told, enlarge in methods(model, scale, given):
             figures: dict[str, list[float]] = {"psnr_y": [], "ssim_y": [], "lpips": []}
-            started = time.perf_counter()
             for truth in truths:
                 made = ((enlarge(bicubic(truth, scale)) + 1) * 127.5).round().clamp(0, 255)[None] / 127.5 - 1
                 target = truth[None].float() / 127.5 - 1
@@ -154,7 +152,6 @@ def quality(model: Conditional | None, scale: int, given: argparse.Namespace) ->
             label = " ".join(str(told[key]) for key in ("method", "mode", "nfe") if key in told)
             print(f"{folder.name:8} {label:20} {shown}", file=sys.stderr, flush=True)
             shared = {"data": folder.name, "samples": len(truths), "scale": scale, **told}
-            shared |= {"seconds": round(time.perf_counter() - started, 2)}
             yield from ({"metric": name, "value": round(value, 5), **shared} for name, value in means.items())
 
 

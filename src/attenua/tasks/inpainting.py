@@ -20,6 +20,8 @@ __all__ = ["Inpainting", "fill"]
 
 STEPS, MOMENTUM = 8, 0.8
 """Of the relaxation of a fill, at every size."""
+FARTHEST, FALL = 24, 8.0
+"""Pixels: how far a distance is counted in a hole, and over how many of them the doubt grows."""
 
 
 class HoledSource(CropSource):
@@ -29,7 +31,9 @@ class HoledSource(CropSource):
 
 
 class Inpainting(Task):
-    """Inpainting: the state is the picture less a smooth fill of its hole, so it is zero where the picture is known.
+    """Inpainting: the state is the picture less a smooth fill of its hole, in units of what such a fill lacks there.
+
+    So it is zero where the picture is known, and of like size at the edge of a hole and in its middle (`doubt`).
 
     A picture is float [B, 4, H, W]: RGB in [-1, 1], whose values inside the hole are not looked at, and the mask, 1 in
     the hole and 0 elsewhere. The network is told the filled picture and the mask: the fill carries what is far away to
@@ -47,7 +51,7 @@ class Inpainting(Task):
     def postprocess(self, state: Tensor, picture: Tensor) -> Tensor:
         """Return the picture with what a state makes of its hole."""
         known, mask = picture[:, :3].to(state.dtype), picture[:, 3:] > 0.5
-        return torch.where(mask, (fill(known, mask) + state).clamp(-1, 1), known)
+        return torch.where(mask, (fill(known, mask) + doubt(mask).to(state) * state).clamp(-1, 1), known)
 
     def unknown(self, picture: Tensor) -> Tensor:
         """Return the hole, bool [B, H, W]."""
@@ -57,7 +61,8 @@ class Inpainting(Task):
         """Return states and pictures with holes, of crops, float [B, 3, S, S] in [-1, 1]."""
         mask = holes(draws, crops.shape[-1])[:, None]
         filled = fill(crops, mask)
-        return crops - filled, torch.cat([filled, mask.to(crops.dtype)], dim=1)
+        lacking = torch.where(mask, (crops - filled) / doubt(mask).to(crops).clamp(min=1e-3), 0)
+        return lacking, torch.cat([filled, mask.to(crops.dtype)], dim=1)
 
     def dataset(
         self, path: Path, config: Config, *, strict: bool = False, on_skip: OnSkip | None = None
@@ -66,6 +71,20 @@ class Inpainting(Task):
         side = config.model.network.image_size
         photographs = load(path, side, strict=strict, on_skip=on_skip)
         return HoledSource(self, photographs, self.examples, side, COLUMNS, config.training.crops)
+
+
+def doubt(mask: Tensor) -> Tensor:
+    """Return how much a fill may lack, float [B, 1, H, W]: 0 outside the hole of a mask, nearly 1 deep inside.
+
+    1 - exp(-d / 8), d being the distance to the nearest known pixel, counted in steps of a chess king and up to 24.
+    On faces the deviation of what `fill` lacks is 0.45 times that, to a tenth: 0.05 at d = 1, 0.38 at d = 20.
+    """
+    inside = mask.float()
+    distance = inside
+    for _ in range(FARTHEST - 1):
+        inside = 1 - F.max_pool2d(1 - inside, 3, 1, 1)
+        distance = distance + inside
+    return -torch.expm1(distance / -FALL)
 
 
 def fill(pixels: Tensor, mask: Tensor) -> Tensor:
