@@ -1,12 +1,20 @@
-"""How good are enlarged pictures, and what do they cost? Bicubic, Lanczos and a model on folders of test pictures.
+"""How good are enlarged pictures, and what do they cost? Interpolation, other networks and a model on test pictures.
 
     python benchmarks/restoration.py --data data/Set5 data/Set14 data/BSD100 --model sr4 --calls 1,2,5
     python benchmarks/restoration.py --data data/Set5 --scale 4                      the two interpolations alone
+    python benchmarks/restoration.py --data data/Set5 --model sr4 --peers --rdn FOLDER       other networks as well
+    python benchmarks/restoration.py --data data/Set14 --model sr4 --doubt 8               is --uncertainty calibrated?
     python benchmarks/restoration.py --cost --model sr4 --calls 5                    seconds and memory alone
 
 The small pictures are Pillow's bicubic reductions of the pictures cropped to a multiple of the scale. PSNR and SSIM are
 those of luma (BT.601) without a border of `scale` pixels, LPIPS is AlexNet's on RGB, of outputs rounded to 8 bits.
 A row "faithful" is the mean by one call; the others are samples ("detailed").
+
+--doubt K: does the deviation of K samples, which `attenua upscale --uncertainty` writes, say how wrong the output is?
+Over all values of all pixels: spread, the root mean square error of the samples' mean over what the deviation says that
+it is (1: calibrated, more: too sure of itself); coverage within one and two deviations (of a normal error 0.683 and
+0.954); the rank correlation of deviation and error, a pixel; and, by tenths of the pixels ordered by their deviation,
+the root mean squares of both, in levels of 255.
 
 --cost measures the command itself: seconds of `attenua upscale` for a 256 x 256 picture (start of the program apart),
 and the most memory that it holds while it writes a picture of 12 megapixels. --model preset takes an untrained network
@@ -21,14 +29,14 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from attenua import AttenuationModel, images, weights
@@ -37,6 +45,7 @@ from attenua.metrics.restoration import psnr_y, ssim_y
 from attenua.presets import super_resolution
 from attenua.reports import write_report
 from attenua.tasks import Conditional, load_conditional
+from upscalers import Enlarge, upscalers
 
 OUT = Path(__file__).parent / "results"
 SMALL, LARGE = (256, 256), (1000, 750)
@@ -50,6 +59,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", help="a model's name or file (none: the interpolations alone)")
     parser.add_argument("--scale", type=int, default=4, help="without a model; one has its own")
     parser.add_argument("--calls", default="1,2,3,5,10", help="network calls of detailed pictures, with commas between")
+    parser.add_argument("--peers", action="store_true", help="other networks as well, see upscalers.py")
+    parser.add_argument("--rdn", type=Path, help="with --peers: the folder models/x4 of the npm package")
+    parser.add_argument(
+        "--doubt", type=int, default=0, metavar="K", help="how well the deviation of K samples is calibrated"
+    )
+    parser.add_argument("--methods", help="only these (bicubic, lanczos, names of upscalers.py, attenua), with commas")
+    parser.add_argument("--picture", type=Path, help="write the first pictures side by side to this file, and end")
     parser.add_argument("--limit", type=int, help="pictures of each folder: screening, not the protocol")
     parser.add_argument("--no-lpips", action="store_true", help="without LPIPS, which needs the eval extra")
     parser.add_argument("--cost", action="store_true", help="measure seconds and memory as well")
@@ -59,13 +75,9 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if not given.data and not given.cost:
         parser.error("nothing to measure: give --data, --cost or both")
-    if given.cost and not given.model:
-        parser.error("--cost is that of a model: give --model")
+    if (given.cost or given.doubt) and not given.model:
+        parser.error("--cost and --doubt are those of a model: give --model")
     return given
-
-
-Enlarge = Callable[[Tensor], Tensor]
-"""From a small picture, uint8 [3, h, w], to a large one, float [3, H, W] in [-1, 1]."""
 
 
 def interpolation(scale: int, resampling: Image.Resampling) -> Enlarge:
@@ -82,9 +94,20 @@ def interpolation(scale: int, resampling: Image.Resampling) -> Enlarge:
 def methods(
     model: Conditional | None, scale: int, given: argparse.Namespace
 ) -> Iterator[tuple[dict[str, Any], Enlarge]]:
-    """Yield what every method's rows say of it, and the method."""
+    """Yield what every method's rows say of it, and the method; of those that are asked for."""
+    wanted = None if given.methods is None else given.methods.split(",")
+    for told, enlarge in _all_methods(model, scale, given):
+        if wanted is None or told["method"] in wanted:
+            yield told, enlarge
+
+
+def _all_methods(
+    model: Conditional | None, scale: int, given: argparse.Namespace
+) -> Iterator[tuple[dict[str, Any], Enlarge]]:
     yield {"method": "bicubic"}, interpolation(scale, Image.Resampling.BICUBIC)
     yield {"method": "lanczos"}, interpolation(scale, Image.Resampling.LANCZOS)
+    if given.peers:
+        yield from (({"method": name}, enlarge) for name, enlarge in upscalers(given.rdn, torch.get_num_threads()))
     if model is None:
         return
     told = {"method": "attenua", "model": Path(given.model).stem, "model_sha256": model.header.sha256}
@@ -117,7 +140,6 @@ def quality(model: Conditional | None, scale: int, given: argparse.Namespace) ->
             raise SystemExit(f"there is no picture in {folder}")
         for told, enlarge in methods(model, scale, given):
             figures: dict[str, list[float]] = {"psnr_y": [], "ssim_y": [], "lpips": []}
-            started = time.perf_counter()
             for truth in truths:
                 made = ((enlarge(bicubic(truth, scale)) + 1) * 127.5).round().clamp(0, 255)[None] / 127.5 - 1
                 target = truth[None].float() / 127.5 - 1
@@ -130,8 +152,54 @@ def quality(model: Conditional | None, scale: int, given: argparse.Namespace) ->
             label = " ".join(str(told[key]) for key in ("method", "mode", "nfe") if key in told)
             print(f"{folder.name:8} {label:20} {shown}", file=sys.stderr, flush=True)
             shared = {"data": folder.name, "samples": len(truths), "scale": scale, **told}
-            shared |= {"seconds": round(time.perf_counter() - started, 2)}
             yield from ({"metric": name, "value": round(value, 5), **shared} for name, value in means.items())
+
+
+def side_by_side(model: Conditional | None, scale: int, given: argparse.Namespace) -> None:
+    """Write a row for each picture (cut to a common size): every method, the truth."""
+    paths = [path for folder in given.data for path in images.list_images(folder)[: given.limit]]
+    truths = [crop_to_multiple(images.read(path), scale) for path in paths]
+    height, width = (min(truth.shape[axis] for truth in truths) for axis in (1, 2))
+    found = list(methods(model, scale, given))
+    rows = []
+    for truth in truths:
+        small = bicubic(truth, scale)
+        made = [((enlarge(small) + 1) * 127.5).round().clamp(0, 255).byte() for _, enlarge in found]
+        rows.append(torch.cat([each[:, :height, :width] for each in [*made, truth]], dim=2))
+    whole = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous().numpy()
+    Image.fromarray(whole).save(given.picture, optimize=True)
+    names = (" ".join(str(told[key]) for key in ("method", "mode", "nfe") if key in told) for told, _ in found)
+    print(f"{given.picture}: {', '.join(names)}, the truth", file=sys.stderr)
+
+
+def calibration(model: Conditional, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield how well the deviation of samples tells their error, by folder and number of calls."""
+    scale, count = model.task.scale, given.doubt
+    for folder in given.data:
+        truths = [crop_to_multiple(images.read(path), scale) for path in images.list_images(folder)[: given.limit]]
+        for calls in map(int, given.calls.split(",")):
+            deviations, errors = [], []
+            for truth in truths:
+                small = bicubic(truth, scale).float() / 127.5 - 1
+                made = model.draw(small, samples=count, steps=calls, seed=given.seed).double() * 127.5
+                # the truth is one more sample: its variance about the mean of the others is larger by 1 + 1 / count
+                deviations.append(made.std(0).flatten(1) * (1 + 1 / count) ** 0.5)
+                errors.append((truth.double() - 127.5 - made.mean(0)).flatten(1))
+            said, error = torch.cat(deviations, dim=1), torch.cat(errors, dim=1).abs()
+            figures = {"spread": float((error.square().mean() / said.square().mean()).sqrt())}
+            figures |= {f"coverage_{times}": float((error <= times * said).double().mean()) for times in (1, 2)}
+            pixel_said, pixel_error = (each.square().mean(0).sqrt().numpy() for each in (said, error))
+            figures["rank_correlation"] = float(spearmanr(pixel_said, pixel_error).statistic)
+            parts = np.array_split(np.argsort(pixel_said, kind="stable"), 10)
+            for number, part in enumerate(parts, start=1):
+                for name, values in (("said", pixel_said), ("error", pixel_error)):
+                    figures[f"{name}_tenth_{number}"] = float(np.sqrt(np.square(values[part]).mean()))
+            shown = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            print(f"{folder.name:8} {count} samples of {calls} calls: {shown}", file=sys.stderr, flush=True)
+            told = {"data": folder.name, "samples": len(truths), "draws": count, "nfe": calls, "method": "attenua"}
+            told |= {"model": Path(given.model).stem, "model_sha256": model.header.sha256}
+            told |= {"default": calls == model.sampling.steps}
+            yield from ({"metric": name, "value": round(value, 5), **told} for name, value in figures.items())
 
 
 def cost(model: Conditional, file: Path, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -188,7 +256,12 @@ def main() -> None:
             file = weights.find(given.model) if given.model else None
         model = None if file is None else load_conditional(str(file), given.device)
         scale = given.scale if model is None else model.task.scale
-        rows = list(quality(model, scale, given)) if given.data else []
+        if given.picture is not None:
+            side_by_side(model, scale, given)
+            return
+        rows = list(quality(model, scale, given)) if given.data and not given.doubt else []
+        if given.doubt and model is not None:
+            rows += list(calibration(model, given))
         if given.cost:
             assert model is not None
             assert file is not None

@@ -27,7 +27,8 @@ class NetworkConfig:
     for two decoders; norm "group" is GroupNorm with statistics in float32, "rms" RMSNorm a pixel. window: side of the
     windows in which blocks attend, in pixels of their level (0: the whole picture). A condition picture of
     condition_channels (0: none), condition_scale times smaller than the state, has an encoder of condition_blocks
-    blocks a level. features "efficientnet-lite0": the encoder also uses an ImageNet network's feature_stages first maps
+    blocks a level. gains: a head is what the decoder says plus the state times a factor a pixel, which the decoder says
+    as well. features "efficientnet-lite0": the encoder also uses an ImageNet network's feature_stages first maps
     (strides 2, 4, 8, 16, 32) of the picture's first three channels, RGB. fusion "add": what the encoder says is added
     to the state's features; "attention": it also asks them, in the levels that attend.
     """
@@ -53,6 +54,7 @@ class NetworkConfig:
     condition_channels: int = 0
     condition_scale: int = 1
     condition_blocks: int = 2
+    gains: bool = False
     features: Literal["none", "efficientnet-lite0"] = "none"
     feature_stages: int = 5
     fusion: Literal["add", "attention"] = "add"
@@ -206,7 +208,9 @@ class TrainingConfig:
     linearly to zero. micro_batch: the most samples a device takes at once (0: its whole share). ema: relative widths of
     the averages; snapshots: how many of each average are kept for post-hoc reconstruction. precision "auto": bfloat16
     products where the device has units for them, else float32; compile null: on CUDA only. feature_rate: what the rate
-    is multiplied by for pretrained features (0: they stay as they are).
+    is multiplied by for pretrained features (0: they stay as they are). crops, of photographs: "any", any place and all
+    eight symmetries of the square; "upright", any place, mirrored at most; "middle", upright and near the middle, for
+    pictures that show one thing there, such as faces.
     """
 
     images: int = 20_000_000
@@ -225,6 +229,7 @@ class TrainingConfig:
     compile: bool | None = None
     flip: bool = True
     augment: float = 0.0
+    crops: Literal["any", "upright", "middle"] = "any"
     seed: int = 0
     log_every: int = 50_000
     checkpoint_every: int = 1_000_000

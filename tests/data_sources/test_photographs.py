@@ -44,6 +44,28 @@ def test_all_symmetries_of_the_square_occur(tmp_path: Path) -> None:
     assert {crop.numpy().tobytes() for crop in crops} == {item.contiguous().numpy().tobytes() for item in turned}
 
 
+@pytest.mark.parametrize("where", ["upright", "middle"])
+def test_upright_crops_are_mirrored_at_most(tmp_path: Path, where: str) -> None:
+    found, made = photographs(tmp_path, [(6, 6)], 6)
+    crops = found.crops(draws(*[[0.5, 0.0, 0.0, k / 8] for k in range(8)]), 6, where)
+    assert all(torch.equal(crop, made[0]) for crop in crops[:4])
+    assert all(torch.equal(crop, made[0].flip(2)) for crop in crops[4:])
+
+
+def test_crops_of_the_middle_stay_near_it(tmp_path: Path) -> None:
+    found, made = photographs(tmp_path, [(40, 17)], 16)
+    drawn = torch.rand(300, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    drawn[:, 3] = 0
+    crops = found.crops(drawn, 16, "middle")
+
+    def cut(picture: torch.Tensor, place: tuple[int, int]) -> torch.Tensor:
+        return picture[:, place[0] : place[0] + 16, place[1] : place[1] + 16]
+
+    squares = [(top, left) for top in range(25) for left in range(2)]
+    places = {next(place for place in squares if torch.equal(crop, cut(made[0], place))) for crop in crops}
+    assert places == {(top, left) for top in range(10, 15) for left in range(2)}
+
+
 def test_photographs_are_drawn_by_their_area(tmp_path: Path) -> None:
     found, made = photographs(tmp_path, [(10, 10), (10, 30)], 10)
     generator = torch.Generator().manual_seed(3)

@@ -101,6 +101,20 @@ def test_it_is_the_equation_of_the_paper(net, random_weights):
     torch.testing.assert_close(distances, by_equation(net, x, y), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("net", NETS)
+def test_a_hole_counts_alone(net, random_weights):
+    measure = Perceptual(net, cache=random_weights)
+    x, y = pair(96)
+    hole = torch.zeros(2, 96, 96, dtype=torch.bool)
+    torch.testing.assert_close(measure(x, y, ~hole), measure(x, y))
+    hole[:, :16, :16] = True
+    far = y.clone()
+    far[:, :, 92:] = 0  # beyond what the features of the hole's cells see
+    torch.testing.assert_close(measure(x, far, hole)[0], measure(x, y, hole)[0], rtol=0.1, atol=0)
+    y[:, :, 20:, 20:] = x[:, :, 20:, 20:]
+    assert bool((measure(x, y, hole) > measure(x, y)).all())
+
+
 def test_it_is_a_symmetric_distance_and_frozen(random_weights):
     measure = Perceptual("alex", cache=random_weights)
     x, y = pair()

@@ -26,6 +26,7 @@ FIELDS: list[dict[str, Any]] = [
     {"multipliers": (1,), "attention": (8,)},
     {"channels": 1},
     {"width": 24, "heads": 3},
+    {"gains": True},
 ]
 
 
@@ -100,6 +101,23 @@ def test_two_decoders_give_the_noise_head_a_decoder_of_its_own() -> None:
                 parameter.zero_()
         raw = network(x, time)
         assert [bool(head.any()) for head in raw] == [True, False, True][:heads]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decoders", [1, 2])
+def test_gains_add_the_state_to_the_heads_a_pixel(decoders: int) -> None:
+    net = UNet(small(gains=True, decoders=decoders, patch=2, image_size=16))
+    x, time = torch.randn(2, 3, 16, 16), torch.zeros(2)
+    assert all(not bool(head.any()) for head in net(x, time))
+    gains = []
+    for decoder in net.decoders:
+        heads = 2 // decoders
+        bias = decoder.out.bias.data  # type: ignore[union-attr]
+        own = torch.randn(heads, 2, 2)  # the gains' biases: heads, then rows and columns of a patch
+        bias[-heads * 4 :] = own.flatten()  # type: ignore[index]
+        gains.append(own)
+    for head, gain in zip(net(x, time), torch.cat(gains), strict=True):
+        torch.testing.assert_close(head, gain.repeat(8, 8) * x)
 
 
 def test_labels_matter_where_they_are_wanted() -> None:

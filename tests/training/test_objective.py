@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attenua.config import ModelConfig, NetworkConfig, ObjectiveConfig, ProcessConfig
 from attenua.model import AttenuationModel
+from attenua.networks import Condition
 from attenua.training.objective import Draws, Objective
 
 NETWORK = NetworkConfig(image_size=8, width=8, multipliers=(1, 2), blocks=1, attention=(), heads=1, dropout=0.0)
@@ -53,6 +54,23 @@ def test_each_sample_is_weighted_by_its_own_time() -> None:
     x0, draws = batch()
     alone = [objective(x0[i : i + 1], draws.rows(slice(i, i + 1))) for i in range(len(x0))]
     torch.testing.assert_close(objective(x0, draws), torch.stack(alone).mean(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("weights", ["unit", "paper"])
+def test_what_counts_nothing_is_not_learnt(weights: str) -> None:
+    net = model()
+    config = ObjectiveConfig(times="uniform", weights=weights)  # type: ignore[arg-type]
+    x0, draws = batch()
+    weight = torch.zeros(len(x0), 1, 8, 8)
+    weight[..., 2:5, 1:7] = 1
+
+    def loss(weigh: Tensor | None) -> Tensor:
+        found: Tensor = Objective(net, config, weigh=lambda told: weigh)(x0, draws, Condition())
+        return found
+
+    torch.testing.assert_close(loss(torch.ones_like(weight)), loss(None))
+    torch.testing.assert_close(loss(weight) + loss(1 - weight), loss(None))
+    assert bool(loss(weight) < loss(None))
 
 
 def test_unit_weights_compare_raw_heads_with_their_targets() -> None:

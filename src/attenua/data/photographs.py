@@ -65,26 +65,36 @@ class PhotoSet:
         """The same set on a device."""
         return PhotoSet(self.pixels.to(device), self.sizes.to(device), self.name, self.terms, self.names)
 
-    def crops(self, draws: Tensor, side: int) -> Tensor:
+    def crops(self, draws: Tensor, side: int, where: str = "any") -> Tensor:
         """Cut one square a row of draws, uint8 [B, 3, side, side], turned and mirrored; nothing is copied to the host.
 
         draws: float64 [B, 4] in [0, 1): which photograph (by area), top, left, and which of the square's eight
-        symmetries.
+        symmetries. where: "any"; "upright", mirrored at most; "middle", upright and at most an eighth of the side away
+        from the middle, along each axis.
         """
         area = self.sizes.prod(1).double().cumsum(0)
         which = torch.searchsorted(area, draws[:, 0] * area[-1], right=True).clamp(max=len(self.sizes) - 1)
         height, width = self.sizes[which, 0], self.sizes[which, 1]
-        top = (draws[:, 1] * (height - side + 1)).long()
-        left = (draws[:, 2] * (width - side + 1)).long()
+        top, left = (
+            _start(draws[:, column], free, side // 8 if where == "middle" else None)
+            for column, free in ((1, height - side), (2, width - side))
+        )
         place = torch.arange(side, device=draws.device)
-        symmetry = (draws[:, 3] * 8).long()[:, None, None]
+        symmetry = (draws[:, 3] * (8 if where == "any" else 2)).long()[:, None, None]
         rows, columns = place[None, :, None], place[None, None, :]
-        rows = torch.where(symmetry & 1 == 1, side - 1 - rows, rows)
-        columns = torch.where(symmetry & 2 == 2, side - 1 - columns, columns)
+        columns = torch.where(symmetry & 1 == 1, side - 1 - columns, columns)
+        rows = torch.where(symmetry & 2 == 2, side - 1 - rows, rows)
         rows, columns = torch.where(symmetry & 4 == 4, columns, rows), torch.where(symmetry & 4 == 4, rows, columns)
         y, x = top[:, None, None] + rows, left[:, None, None] + columns
         first = self.offsets[which][:, None, None] + (y * width[:, None, None] + x) * 3
         return self.pixels[first[:, None] + torch.arange(3, device=draws.device)[None, :, None, None]]
+
+
+def _start(draws: Tensor, free: Tensor, within: int | None) -> Tensor:
+    """Return where squares begin, 0..free; at most `within` pixels from the middle."""
+    low = torch.zeros_like(free) if within is None else (free // 2 - within).clamp(min=0)
+    high = free if within is None else torch.minimum(free // 2 + within, free)
+    return low + (draws * (high - low + 1)).long()
 
 
 def load(

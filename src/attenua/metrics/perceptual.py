@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d, relu
+from torch.nn.functional import adaptive_avg_pool2d, max_pool2d, relu
 
 from attenua.files import package_file, write_bytes
 from attenua.metrics.frechet import read_tensors
@@ -68,8 +68,12 @@ class Perceptual(nn.Module):
         _fill(self, convert(net, cache))
         self.requires_grad_(False)
 
-    def forward(self, x: Tensor, y: Tensor) -> Times:
-        """See the class. Raises ValueError for pictures of two shapes, of another form, or too small."""
+    def forward(self, x: Tensor, y: Tensor, hole: Tensor | None = None) -> Times:
+        """See the class. Raises ValueError for pictures of two shapes, of another form, or too small.
+
+        hole: bool [B, H, W], not empty: every feature map is averaged over it in place of the whole picture, a feature
+        counting by the share of its cell that is hole.
+        """
         if x.shape != y.shape or x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"LPIPS compares two batches [B, 3, H, W], not {list(x.shape)} and {list(y.shape)}")
         smallest = _SMALLEST[self.net]
@@ -86,7 +90,12 @@ class Perceptual(nn.Module):
             # vector_norm, not the root of a sum of squares: its gradient is 0, not NaN, where all features are 0
             unit = both / (torch.linalg.vector_norm(both, dim=1, keepdim=True) + 1e-10)
             one, two = unit.chunk(2)
-            total = total + head((one - two).square()).mean((1, 2, 3))
+            distance = head((one - two).square())
+            if hole is None:
+                total = total + distance.mean((1, 2, 3))
+            else:
+                share = adaptive_avg_pool2d(hole[:, None].to(distance), distance.shape[-2:])
+                total = total + (distance * share).sum((1, 2, 3)) / share.sum((1, 2, 3))
         return total
 
 

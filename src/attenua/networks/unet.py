@@ -134,7 +134,7 @@ class Decoder(nn.Module):
                 self.ups.append(Resample(channels, narrow, "up", config))
                 channels = narrow
         self.norm = normalisation(config.norm, channels)
-        self.out = convolution(channels, outputs * config.patch**2, 3, gain=0.0)
+        self.out = convolution(channels, outputs * config.patch**2, 3, gain=0.0)  # heads, then their gains
 
     def forward(
         self, x: Tensor, skips: list[Tensor], embedding: Vectors, features: tuple[Tensor, ...] | None = None
@@ -190,7 +190,8 @@ class UNet(nn.Module):
                 self.downs.append(Resample(channels, channels, "down", config))
                 skips += [channels] if config.skips == "all" else []
         counts = [heads] if config.decoders == 1 else [heads - 1, 1]
-        self.decoders = nn.ModuleList(Decoder(config, skips, count * config.channels) for count in counts)
+        each = config.channels + config.gains
+        self.decoders = nn.ModuleList(Decoder(config, skips, count * each) for count in counts)
 
     @property
     def multiple(self) -> int:
@@ -327,6 +328,10 @@ class UNet(nn.Module):
         for decoder in self.decoders:
             out = decoder(h, skips, embedding, features)
             out = F.pixel_shuffle(out, self.config.patch) if self.config.patch > 1 else out
+            if self.config.gains:
+                heads = out.shape[1] // (self.config.channels + 1)
+                out, gains = out.split([heads * self.config.channels, heads], dim=1)
+                out = out + gains.repeat_interleave(self.config.channels, dim=1) * x.repeat(1, heads, 1, 1)
             raw.extend(out.split(self.config.channels, dim=1))
         if len(self.decoders) == 2 and self.heads == 3:
             raw = [raw[0], raw[2], raw[1]]  # decoder one: image, slope; decoder two: noise

@@ -77,7 +77,7 @@ class TiledModel:
     height, width: of the state, multiples of the network's `multiple`; tile, overlap: in pixels of the state; batch:
     tiles at once; budget: bytes of encoded conditions that are kept between calls (what does not fit is encoded again).
     needed: bool [height, width] on the CPU, where a prediction is needed: tiles without such a pixel are not computed,
-    and what no tile weighs is predicted as a state that is zero with mu. Those weights are the same with and without.
+    and elsewhere a state is predicted that is zero with mu. Those weights are the same with and without.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class TiledModel:
         for each in self.tiles:
             each.of(total[None])[0].add_(window(each, self.whole, overlap))
         self.total = total
+        self.known = None if needed is None or bool(needed.all()) else ~needed
         self.kept: dict[int, tuple[Tensor, ...]] = {}
         self.used = 0
         self.calls = 0
@@ -188,8 +189,8 @@ class TiledModel:
                 share = self.weight(tile).to(x_t)
                 tile.of(x0)[0].addcmul_(prediction.x0[row], share)
                 tile.of(eps)[0].addcmul_(prediction.eps[row], share)
-        if not bool(self.total.all()):
-            bare = (self.total == 0).to(x0.device)
+        if self.known is not None:
+            bare = self.known.to(x0.device)
             known = -self.mu.view(1, -1, 1, 1).to(x0)
             a, sigma = float(self.process.a(t)), float(self.process.sigma(t))
             x0 = torch.where(bare, known, x0)

@@ -17,6 +17,8 @@ from attenua.training.source import Source
 
 MEASURED = 4096
 """Crops on which mu and s_d of the state are measured."""
+KNOWN = 0.1
+"""How much a known pixel of the state counts in the loss, beside an unknown one."""
 CUT = 4
 """Columns of the draws that say where a crop is cut; those of the task come behind them."""
 
@@ -26,6 +28,9 @@ Examples = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 class DrawnSource(Source):
     """Examples that are made from random numbers alone, on the device; mu and s_d are measured on some of them.
+
+    Where a task knows a part of the state (`Task.unknown`), mu and s_d are those of the rest, for that is what the
+    network must find; and that rest counts most in the loss.
 
     side: of a state's crop, in pixels; columns: how many random numbers make an example; measured: on how many
     examples mu and s_d are measured.
@@ -51,10 +56,13 @@ class DrawnSource(Source):
             total, square, count = torch.zeros(self.task.state_channels, dtype=torch.float64), 0.0, 0
             for _ in range(max(self.measured // 64, 1)):
                 draws = torch.rand(64, self.columns, generator=generator, dtype=torch.float64)
-                values = self.made(draws, torch.float32)[0].double()
-                total += values.sum((0, 2, 3))
+                state, picture = self.made(draws, torch.float32)
+                unknown = self.task.unknown(picture)
+                values = state.double().movedim(1, -1)
+                values = values.flatten(0, -2) if unknown is None else values[unknown]
+                total += values.sum(0)
                 square += float(values.square().sum())
-                count += values.numel() // len(total)
+                count += len(values)
             mean = total / count
             self._found = mean, float((square / (len(total) * count) - mean.square().mean()).sqrt())
         return self._found
@@ -89,6 +97,15 @@ class DrawnSource(Source):
         state, picture = self.made(draws, dtype)
         return state, self.task.condition(picture)
 
+    def weigh(self, condition: Condition) -> Tensor | None:
+        """Return 1 where the state is unknown and KNOWN elsewhere, over their mean a sample; None: nowhere known."""
+        assert condition.picture is not None
+        unknown = self.task.unknown(condition.picture)
+        if unknown is None:
+            return None
+        weight = unknown.to(condition.picture.dtype)[:, None] + KNOWN * (~unknown[:, None])
+        return weight / weight.mean((1, 2, 3), keepdim=True)
+
     def preview(self, count: int) -> Condition:
         """Return the conditions of some crops, the same every time."""
         draws = torch.rand(count, self.columns, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -109,11 +126,20 @@ class DrawnSource(Source):
 class CropSource(DrawnSource):
     """Crops of photographs, turned and mirrored, and what a task makes of them.
 
-    examples: from crops and `columns` random numbers each to states and pictures; side: of a crop, in pixels.
+    examples: from crops and `columns` random numbers each to states and pictures; side: of a crop, in pixels; where:
+    they are cut from (`PhotoSet.crops`).
     """
 
-    def __init__(self, task: Task, photographs: PhotoSet, examples: Examples, side: int, columns: int = 0) -> None:
-        self.task, self.photographs, self.examples = task, photographs, examples
+    def __init__(
+        self,
+        task: Task,
+        photographs: PhotoSet,
+        examples: Examples,
+        side: int,
+        columns: int = 0,
+        where: str = "any",
+    ) -> None:
+        self.task, self.photographs, self.examples, self.where = task, photographs, examples, where
         self.side, self.columns = side, CUT + columns
         self.name, self.terms = photographs.name, photographs.terms
 
@@ -136,5 +162,5 @@ class CropSource(DrawnSource):
 
     def made(self, draws: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return what the task makes of crops; they are drawn by area."""
-        crops = self.photographs.crops(draws[:, :CUT], self.side).to(dtype) / 127.5 - 1
+        crops = self.photographs.crops(draws[:, :CUT], self.side, self.where).to(dtype) / 127.5 - 1
         return self.examples(crops, draws[:, CUT:])

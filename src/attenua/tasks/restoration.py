@@ -63,4 +63,5 @@ class SuperResolution(Task):
         """Return the training set of a folder or zip of photographs."""
         side = config.model.network.image_size
         columns = camera.columns(side // self.scale) if self.degradation == "photo" else 0
-        return CropSource(self, load(path, side, strict=strict, on_skip=on_skip), self.examples, side, columns)
+        photographs = load(path, side, strict=strict, on_skip=on_skip)
+        return CropSource(self, photographs, self.examples, side, columns, config.training.crops)

@@ -26,6 +26,10 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 """A perceptual distance of two batches of pictures in [-1, 1], [B, 3, H, W] each -> [B]."""
 
 
+Weigh = Callable[[Condition], Tensor | None]
+"""From what is told of a batch to how much its pixels count, [B, 1, H, W]; None: all alike."""
+
+
 class Draws(NamedTuple):
     """The random part of a batch: what decides the times, [B], the noise, [B, C, H, W], and the slope's normals."""
 
@@ -43,12 +47,20 @@ class Objective(nn.Module):
     """forward(x0, draws, condition) -> the mean loss of a batch, a number.
 
     x0: [B, C, H, W], pictures less the model's mu. Every sample is weighted by its own t.
-    perceptual: the distance for config.perceptual > 0, of pictures in [-1, 1]. Raises ValueError where a weighting
-    does not fit the law.
+    perceptual: the distance for config.perceptual > 0, of pictures in [-1, 1]; weigh: from a condition, how much each
+    pixel counts in the squares (all but the perceptual terms), [B, 1, H, W], or None. Raises ValueError where a
+    weighting does not fit the law.
     """
 
-    def __init__(self, model: AttenuationModel, config: ObjectiveConfig, perceptual: Distance | None = None) -> None:
+    def __init__(
+        self,
+        model: AttenuationModel,
+        config: ObjectiveConfig,
+        perceptual: Distance | None = None,
+        weigh: Weigh | None = None,
+    ) -> None:
         super().__init__()
+        self.weigh = weigh
         self.model = model
         self.config = config
         self.perceptual = perceptual
@@ -93,18 +105,22 @@ class Objective(nn.Module):
         slope = None if draws.slope is None else self.model.process.draw_slope(draws.slope.to(x0.dtype))
         x_t = self.model.process.perturb(x0, t, eps, slope)
         raw = tuple(head.to(x0.dtype) for head in self.model.raw(x_t, t, condition))
+        weight = None if self.weigh is None or condition is None else self.weigh(condition)
         if self.config.weights == "unit":
             targets = self.model.precondition.targets(x0, eps, t, slope)
             loss = sum(
-                (_mean_square(head - target) for head, target in zip(raw, targets, strict=True)), x0.new_zeros(())
+                (_mean_square(head - target, weight) for head, target in zip(raw, targets, strict=True)),
+                x0.new_zeros(()),
             )
         else:
-            loss = self._estimates(x0, eps, x_t, t, raw)
+            loss = self._estimates(x0, eps, x_t, t, raw, weight)
         if self.config.l1 or self.config.perceptual:
             loss = loss + self._perceptual(x0, x_t, t, raw)
         return loss.mean()
 
-    def _estimates(self, x0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor, raw: tuple[Tensor, ...]) -> Tensor:
+    def _estimates(
+        self, x0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor, raw: tuple[Tensor, ...], weight: Tensor | None
+    ) -> Tensor:
         """Return w_x |x0_hat - x0|^2 + w_e |eps_hat - eps|^2 a sample, with the published weights."""
         rule = self.model.precondition
         assert isinstance(rule, TwoHeads)
@@ -114,7 +130,8 @@ class Objective(nn.Module):
         if self.config.weights == "revised":
             variance = (self.model.process.a(t) * self.model.config.s_d) ** 2 + self.model.process.sigma(t) ** 2
             weight_image, weight_noise = weight_image * variance, weight_noise * variance
-        return weight_image.to(x0) * _mean_square(image - x0) + weight_noise.to(x0) * _mean_square(noise - eps)
+        squares = _mean_square(image - x0, weight), _mean_square(noise - eps, weight)
+        return weight_image.to(x0) * squares[0] + weight_noise.to(x0) * squares[1]
 
     def _perceptual(self, x0: Tensor, x_t: Tensor, t: Tensor, raw: tuple[Tensor, ...]) -> Tensor:
         """Return the (1 - t)^2 terms a sample on the paper's combination, in picture values."""
@@ -134,6 +151,7 @@ def _cosine(u: Tensor) -> Tensor:
     return torch.sqrt((1 - alpha_bar) / alpha_bar)
 
 
-def _mean_square(difference: Tensor) -> Tensor:
-    """Return the mean square of every sample, [B]."""
-    return difference.square().flatten(1).mean(1)
+def _mean_square(difference: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the weighted mean square of every sample, [B]."""
+    square = difference.square()
+    return (square if weight is None else square * weight.to(square)).flatten(1).mean(1)

@@ -61,6 +61,10 @@ class Source(ABC):
         rows: [B], which examples of the pass; draws: their rows of `draw`.
         """
 
+    def weigh(self, condition: Condition) -> Tensor | None:
+        """Return how much pixels count in the loss, [B, 1, H, W], with a mean of 1 a sample; None: all alike."""
+        return None
+
     def preview(self, count: int) -> Condition | None:
         """Return the conditions of `count` examples of the run's sample grids, [count, ...], always the same."""
         return None

@@ -160,7 +160,7 @@ class Trainer:
             self.model.network.load_features(features)
         self.model.to(device=device, dtype=self.dtype)
         self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.objective = Objective(self.model, config.objective, perceptual).to(device)
+        self.objective = Objective(self.model, config.objective, perceptual, source.weigh).to(device)
         self.parameters = dict(self.model.network.named_parameters())
         if training.compile:
             self.model.network.compile()

@@ -1,0 +1,238 @@
+"""How good are filled holes? A model, the smooth fill that it starts from, and three classical methods.
+
+    python benchmarks/inpainting.py --data data/LFW --model inpaint-faces --calls 1,3,5,10
+    python benchmarks/inpainting.py --data data/LFW                              the other methods alone
+    python benchmarks/inpainting.py --data data/LFW --model inpaint-faces --kid 500
+
+The pictures are squares from the middle of `--num` pictures, evenly taken from those that are held out; the holes are
+strokes and boxes in turn, of three widths in turn, 10 to 50 % of the picture, fixed by seed and index. PSNR and
+LPIPS (AlexNet) are those of the whole picture, with what is known as it was, and of the hole alone; outputs are rounded
+to 8 bits. A row "mean" is the mean by one call; the others are samples.
+
+OpenCV's methods (Telea 2004; Bertalmio et al. 2001, "ns") look 3 pixels around; "biharmonic" is scikit-image's. They
+come with the packages opencv-python-headless and scikit-image.
+
+--kid N: the distance of N filled faces from 1,500 faces of other people (the training part), over subsets of N; what a
+perfect method would get is in the row "truth". There is no FID: it needs thousands of faces that are held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from attenua import weights
+from attenua.data import masks, photographs
+from attenua.metrics.frechet import kernel_distance
+from attenua.metrics.perceptual import Perceptual
+from attenua.metrics.restoration import psnr
+from attenua.reports import write_report
+from attenua.sampling import to_bytes
+from attenua.tasks import Conditional, load_conditional
+from attenua.tasks.inpainting import fill
+from attenua.tasks.scoring import central, evenly
+
+OUT = Path(__file__).parent / "results"
+REFERENCE = 1500
+"""Training faces that KID is taken against."""
+
+KINDS = {"all": slice(None), "strokes": slice(0, None, 2), "boxes": slice(1, None, 2), "thick boxes": slice(5, None, 6)}
+"""Which holes of the set are which, see `masks.mask_set`."""
+
+Fill = Callable[[Tensor, Tensor], Tensor]
+"""From a picture, uint8 [3, H, W] with 0 in its hole, and the hole, bool [H, W], to a picture, uint8 [3, H, W]."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One column of the picture: what its rows say, and what it does."""
+
+    told: dict[str, Any]
+    fill: Fill
+
+    @property
+    def title(self) -> str:
+        """A short name."""
+        names = (str(self.told[key]) for key in ("method", "output", "nfe", "grid") if key in self.told)
+        return " ".join(names)
+
+
+def arguments() -> argparse.Namespace:
+    """The flags of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a data set with pictures that are held out (LFW)")
+    parser.add_argument("--model", help="a model's name or file (none: the other methods alone)")
+    parser.add_argument("--calls", default="1,3,5,10", help="network calls of samples, with commas between")
+    parser.add_argument("--grids", default="default", help="grids of samples, with commas between")
+    parser.add_argument("--side", type=int, default=160, help="of the pictures, in pixels")
+    parser.add_argument("--num", type=int, default=100, help="pictures; 100 is the protocol")
+    parser.add_argument("--no-peers", action="store_true", help="the model alone")
+    parser.add_argument("--kid", type=int, default=0, metavar="N", help="KID of so many filled faces as well")
+    parser.add_argument("--picture", type=Path, help="write some of them side by side to this file")
+    parser.add_argument("--shown", default="0,1,2,3,4,5", help="which of the pictures, with commas between")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=OUT / "inpainting.json", help="the report")
+    return parser.parse_args()
+
+
+def smooth(picture: Tensor, hole: Tensor) -> Tensor:
+    """The smooth fill that the model starts from."""
+    return to_bytes(fill(picture[None].float() / 127.5 - 1, hole[None, None]))[0]
+
+
+def opencv(name: str) -> Fill:
+    """One of OpenCV's two methods."""
+    import cv2
+
+    flag = {"telea": cv2.INPAINT_TELEA, "ns": cv2.INPAINT_NS}[name]
+
+    def run(picture: Tensor, hole: Tensor) -> Tensor:
+        pixels = picture.permute(1, 2, 0).contiguous().numpy()
+        return torch.from_numpy(cv2.inpaint(pixels, hole.numpy().astype(np.uint8), 3, flag)).permute(2, 0, 1)
+
+    return run
+
+
+def biharmonic(picture: Tensor, hole: Tensor) -> Tensor:
+    """scikit-image's biharmonic equation."""
+    from skimage.restoration import inpaint_biharmonic
+
+    found = inpaint_biharmonic(picture.permute(1, 2, 0).numpy() / 255, hole.numpy(), channel_axis=-1)
+    return torch.from_numpy((found * 255).round().clip(0, 255).astype(np.uint8)).permute(2, 0, 1)
+
+
+def methods(model: Conditional | None, given: argparse.Namespace) -> Iterator[Method]:
+    """Yield what is compared."""
+    if not given.no_peers:
+        yield Method({"method": "smooth fill"}, smooth)
+        yield Method({"method": "telea"}, opencv("telea"))
+        yield Method({"method": "ns"}, opencv("ns"))
+        yield Method({"method": "biharmonic"}, biharmonic)
+    if model is None:
+        return
+    told = {"method": "attenua", "model": Path(given.model).stem, "model_sha256": model.header.sha256}
+
+    def drawn(**options: Any) -> Fill:
+        def run(picture: Tensor, hole: Tensor) -> Tensor:
+            pixels = torch.cat([picture.float() / 127.5 - 1, hole[None].float()])
+            return to_bytes(model.draw(pixels, seed=given.seed, **options))[0]
+
+        return run
+
+    yield Method({**told, "output": "mean", "nfe": 1, "default": False}, drawn(faithful=True))
+    rule = model.rule(None, None)
+    for grid in given.grids.split(","):
+        for calls in map(int, given.calls.split(",")):
+            asked = None if grid == "default" else grid
+            settings = model.settings(calls, rule, model.times(rule, asked, calls), given.seed)
+            settings["grid"] = str(settings["grid"])
+            default = asked is None and calls == model.sampling.steps and given.seed == 0
+            row = {**told, "output": "sample", **settings, "default": default}
+            yield Method(row, drawn(steps=calls, grid=asked))
+
+
+def faces(data: Path, split: str, side: int, num: int) -> list[Tensor]:
+    """Squares from the middle of `num` pictures of a split, evenly taken, uint8 [3, side, side]."""
+    with photographs.chosen(data, split) as entries:
+        names = {entries[index][0] for index in evenly(len(entries), num)}
+    found = (picture for name, picture in photographs.read(data, split=split) if name in names)
+    return [central(picture, side).contiguous() for picture in found]
+
+
+def quality(found: list[Method], truths: list[Tensor], holes: Tensor, device: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of every method and kind of hole."""
+    perceptual = Perceptual("alex", cache=weights.cache()).to(device)
+    for method in found:
+        figures: dict[str, list[float]] = {"psnr": [], "psnr_hole": [], "lpips": [], "lpips_hole": []}
+        passed = 0.0
+        for truth, hole in zip(truths, holes, strict=True):
+            started = time.perf_counter()
+            made = method.fill(torch.where(hole, torch.zeros_like(truth), truth), hole)
+            passed += time.perf_counter() - started
+            if not torch.equal(made[:, ~hole], truth[:, ~hole]):
+                raise SystemExit(f"{method.title} changed what is known")
+            one, two, where = (item[None].to(device) for item in (floats(made), floats(truth), hole))
+            figures["psnr"].append(float(psnr(one, two)))
+            figures["psnr_hole"].append(float(psnr(one, two, where)))
+            figures["lpips"].append(float(perceptual(one, two)))
+            figures["lpips_hole"].append(float(perceptual(one, two, where)))
+        seconds = round(passed / len(truths), 3)
+        for kind, part in KINDS.items():
+            means = {name: float(np.mean(values[part])) for name, values in figures.items()}
+            shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+            print(f"{method.title:32} {kind:12} {shown} {seconds} s", file=sys.stderr, flush=True)
+            count = len(range(len(truths))[part])
+            shared = {"samples": count, "holes": kind, "seconds_a_picture": seconds, **method.told}
+            yield from ({"metric": name, "value": round(value, 5), **shared} for name, value in means.items())
+
+
+def distances(found: list[Method], given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield KID of every method's filled faces against training faces."""
+    from attenua.metrics.inception import InceptionFeatures
+
+    network = InceptionFeatures(batch=16).to(given.device)
+    reference = network(torch.stack(faces(given.data, "train", given.side, REFERENCE)))
+    truths = faces(given.data, "test", given.side, given.kid)
+    holes = masks.mask_set(len(truths), given.side, given.side, seed=0)
+    for method in [Method({"method": "truth"}, lambda picture, hole: picture), *found]:
+        truth = method.told["method"] == "truth"
+        made = [
+            method.fill(picture if truth else torch.where(hole, torch.zeros_like(picture), picture), hole)
+            for picture, hole in zip(truths, holes, strict=True)
+        ]
+        kid, deviation = kernel_distance(network(torch.stack(made)), reference, subsets=100, size=len(made))
+        print(f"{method.title:32} kid {kid:.5f} +- {deviation:.5f}", file=sys.stderr, flush=True)
+        row = {"metric": "kid", "value": round(kid, 6), "deviation": round(deviation, 6), "samples": len(made)}
+        yield {**row, "holes": "all", "reference": REFERENCE, **method.told}
+
+
+def floats(picture: Tensor) -> Tensor:
+    """Bytes as numbers in [-1, 1]."""
+    return picture.float() / 127.5 - 1
+
+
+def side_by_side(found: list[Method], truths: list[Tensor], holes: Tensor, path: Path) -> None:
+    """Write a row a picture: with its hole (grey), every method, the truth."""
+    rows = []
+    for truth, hole in zip(truths, holes, strict=True):
+        empty = torch.where(hole, torch.full_like(truth, 255), truth)
+        bare = torch.where(hole, torch.zeros_like(truth), truth)
+        rows.append(torch.cat([empty, *(method.fill(bare, hole) for method in found), truth], dim=2))
+    whole = torch.cat(rows, dim=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(whole.permute(1, 2, 0).contiguous().numpy()).save(path, optimize=True)
+    print(f"{path}: with the hole, {', '.join(method.title for method in found)}, the truth", file=sys.stderr)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    given = arguments()
+    model = load_conditional(given.model, given.device) if given.model else None
+    found = list(methods(model, given))
+    truths = faces(given.data, "test", given.side, given.num)
+    holes = masks.mask_set(len(truths), given.side, given.side, seed=0)
+    if given.picture is not None:
+        shown = [int(each) for each in given.shown.split(",")]
+        side_by_side(found, [truths[each] for each in shown], holes[shown], given.picture)
+    rows = [{**row, "data": given.data.resolve().name} for row in quality(found, truths, holes, given.device)]
+    if given.kid:
+        rows += [{**row, "data": given.data.resolve().name} for row in distances(found, given)]
+    text = "strokes and boxes in turn, thin, medium and thick in turn, 10 to 50 % of the picture, seed 0"
+    protocol = {"side": given.side, "num": len(truths), "split": "test", "holes": text, "lpips": "alex"}
+    write_report(given.out, given.out.stem, rows, protocol | {"published": given.num == 100 and given.side == 160})
+    print(given.out)
+
+
+if __name__ == "__main__":
+    main()
