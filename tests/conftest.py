@@ -18,6 +18,7 @@ assert "attenua" not in sys.modules, "attenua was imported before its annotation
 install_import_hook("attenua", f"{tests.checker.__name__}.check")
 
 import random
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ import pytest
 from click.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[1]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup; what tests interrupt would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class CommandLine(Protocol):
