@@ -54,6 +54,16 @@ def test_steps_are_network_calls(name: str, grid: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOLVERS)
+def test_no_solver_looks_back_farther_than_it_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More past calls change no bit."""
+    model = talkative()
+    made = sample(model, SHAPE, steps=7, solver=solver(name), grid="karras")
+    for each in {*SOLVERS.values()}:
+        monkeypatch.setattr(each, "keeps", 7)
+    assert torch.equal(sample(model, SHAPE, steps=7, solver=solver(name), grid="karras"), made)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
 def test_a_picture_depends_on_its_seed_and_number_alone(name: str) -> None:
     """Noise bit-equal, pictures equal to one grey level, for any split and order of the batch."""
     model = talkative()

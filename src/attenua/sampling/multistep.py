@@ -114,6 +114,7 @@ class Multistep(History):
     weight: float | None = None
     name: ClassVar[str] = "multistep"
     order: ClassVar[int] = 2
+    keeps: ClassVar[int] = 1
 
     def reach(self, t: float, u: float, past: Sequence[Past]) -> int:
         """Return the order; a weight of its own needs no lambda, so it works in the step to u = 0, too."""

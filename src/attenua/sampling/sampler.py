@@ -20,9 +20,6 @@ from attenua.sampling.solvers import Past, Solver
 from attenua.sampling.tiles import TiledModel
 from attenua.shapes import Bytes, Images
 
-HISTORY = 3
-"""Past predictions that a solver may look at."""
-
 
 class Step(NamedTuple):
     """What a callback sees of every network call: its number from 0, its t, the state x_t there, and x0 as it says."""
@@ -94,10 +91,11 @@ def sample(
             raise ValueError(f"the data mean that the grid starts with is {sizes}; choose a grid without it")
         x = x + model.data_mean.to(torch.float32) * float(model.process.a(times[0]))
     history: list[Past] = []
+    keeps = max(step.keeps for step in rules)
     try:
         for step, t, u in zip(rules, times, times[1:], strict=False):
             x = step.step(model.process, predict, x, t, u, history, noise)
-            del history[HISTORY:]
+            del history[keeps:]
     finally:
         model.train(training)
     return (x + mu).clamp(-1, 1) if clip else x + mu

@@ -20,6 +20,7 @@ class Heun(Solver):
     """
 
     name: ClassVar[str] = "heun"
+    keeps: ClassVar[int] = 0
 
     def rules(self, calls: int, start: float) -> list[Solver]:
         """Return Heun's steps and, at the ends, as many of first order as make up the number of calls.

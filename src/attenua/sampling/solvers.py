@@ -28,10 +28,12 @@ class Solver(ABC):
     """A rule for one step. Frozen, without hidden state: what a step needs is passed to it.
 
     combination: the combination of heads that the rule needs (None: the model's own); grid: the grid that belongs to
-    the rule (None: any); law_free: whether laws with a random slope are supported.
+    the rule (None: any); law_free: whether laws with a random slope are supported; keeps: how many past calls a later
+    step looks at, each of which holds three pictures.
     """
 
     name: ClassVar[str]
+    keeps: ClassVar[int] = 3
     combination: ClassVar[str | None] = None
     grid: ClassVar[str | None] = None
     law_free: ClassVar[bool] = False
@@ -73,6 +75,7 @@ class Posterior(Solver):
 
     eta: float = 1.0
     name: ClassVar[str] = "posterior"
+    keeps: ClassVar[int] = 0
     law_free: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -135,6 +138,7 @@ class Ancestral(Solver):
     """
 
     name: ClassVar[str] = "ancestral"
+    keeps: ClassVar[int] = 0
 
     def step(
         self,
