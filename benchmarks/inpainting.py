@@ -88,7 +88,7 @@ def arguments() -> argparse.Namespace:
 
 def smooth(picture: Tensor, hole: Tensor) -> Tensor:
     """The smooth fill that the model starts from."""
-    return to_bytes(fill(picture[None].float() / 127.5 - 1, hole[None, None]))[0]
+    return to_bytes(fill(floats(picture)[None], hole[None, None]))[0]
 
 
 def opencv(name: str) -> Fill:
@@ -125,7 +125,7 @@ def methods(model: Conditional | None, given: argparse.Namespace) -> Iterator[Me
 
     def drawn(**options: Any) -> Fill:
         def run(picture: Tensor, hole: Tensor) -> Tensor:
-            pixels = torch.cat([picture.float() / 127.5 - 1, hole[None].float()])
+            pixels = torch.cat([floats(picture), hole[None].float()])
             return to_bytes(model.draw(pixels, seed=given.seed, **options))[0]
 
         return run

@@ -44,7 +44,9 @@ from attenua.data.degrade import bicubic, crop_to_multiple
 from attenua.metrics.restoration import psnr_y, ssim_y
 from attenua.presets import super_resolution
 from attenua.reports import write_report
+from attenua.sampling import to_bytes
 from attenua.tasks import Conditional, load_conditional
+from attenua.tasks.scoring import eight_bits
 from upscalers import Enlarge, upscalers
 
 OUT = Path(__file__).parent / "results"
@@ -141,7 +143,7 @@ def quality(model: Conditional | None, scale: int, given: argparse.Namespace) ->
         for told, enlarge in methods(model, scale, given):
             figures: dict[str, list[float]] = {"psnr_y": [], "ssim_y": [], "lpips": []}
             for truth in truths:
-                made = ((enlarge(bicubic(truth, scale)) + 1) * 127.5).round().clamp(0, 255)[None] / 127.5 - 1
+                made = eight_bits(enlarge(bicubic(truth, scale)))[None]
                 target = truth[None].float() / 127.5 - 1
                 figures["psnr_y"].append(float(psnr_y(made, target, scale=scale)))
                 figures["ssim_y"].append(float(ssim_y(made, target, scale=scale)))
@@ -149,10 +151,14 @@ def quality(model: Conditional | None, scale: int, given: argparse.Namespace) ->
                     figures["lpips"].append(float(perceptual(made.to(given.device), target.to(given.device))))
             means = {name: float(np.mean(values)) for name, values in figures.items() if values}
             shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
-            label = " ".join(str(told[key]) for key in ("method", "mode", "nfe") if key in told)
-            print(f"{folder.name:8} {label:20} {shown}", file=sys.stderr, flush=True)
+            print(f"{folder.name:8} {title(told):20} {shown}", file=sys.stderr, flush=True)
             shared = {"data": folder.name, "samples": len(truths), "scale": scale, **told}
             yield from ({"metric": name, "value": round(value, 5), **shared} for name, value in means.items())
+
+
+def title(told: dict[str, Any]) -> str:
+    """Return a short name of a method."""
+    return " ".join(str(told[key]) for key in ("method", "mode", "nfe") if key in told)
 
 
 def side_by_side(model: Conditional | None, scale: int, given: argparse.Namespace) -> None:
@@ -164,12 +170,11 @@ def side_by_side(model: Conditional | None, scale: int, given: argparse.Namespac
     rows = []
     for truth in truths:
         small = bicubic(truth, scale)
-        made = [((enlarge(small) + 1) * 127.5).round().clamp(0, 255).byte() for _, enlarge in found]
+        made = [to_bytes(enlarge(small)) for _, enlarge in found]
         rows.append(torch.cat([each[:, :height, :width] for each in [*made, truth]], dim=2))
     whole = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous().numpy()
     Image.fromarray(whole).save(given.picture, optimize=True)
-    names = (" ".join(str(told[key]) for key in ("method", "mode", "nfe") if key in told) for told, _ in found)
-    print(f"{given.picture}: {', '.join(names)}, the truth", file=sys.stderr)
+    print(f"{given.picture}: {', '.join(title(told) for told, _ in found)}, the truth", file=sys.stderr)
 
 
 def calibration(model: Conditional, given: argparse.Namespace) -> Iterator[dict[str, Any]]:

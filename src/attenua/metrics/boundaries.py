@@ -201,9 +201,8 @@ def match(predicted: _Mask, drawn: _Mask, tolerance: float) -> tuple[_Mask, _Mas
     """
     hit, found = np.zeros(predicted.size, bool), np.zeros(drawn.size, bool)
     links = _links(predicted, drawn, tolerance)
-    if len(links.drawn) and np.count_nonzero(predicted) > 3 * np.count_nonzero(
-        drawn
-    ):  # thick lines: most of it is plain
+    thick = np.count_nonzero(predicted) > 3 * np.count_nonzero(drawn)
+    if len(links.drawn) and thick:  # most of it is plain
         links, plain = _settle(links, _links(drawn, drawn, 2 * tolerance), tolerance)
         hit[plain] = found[plain] = True
     for part, turned in _parts(links):

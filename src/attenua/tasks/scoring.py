@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ class Scoring:
 
     # ---- what every task does -------------------------------------------------------------------------------------
 
+    @cached_property
     def _kinds(self) -> list[tuple[bool, dict[str, Scalar]]]:
-        """Return the mean and the sample, each with what its rows say; one call at t = 1 is the mean alone."""
+        """The mean and the sample, each with what its rows say; one call at t = 1 is the mean alone."""
         rule = self.model.rule(None, None)
         calls = self.model.sampling.steps if self.steps is None else self.steps
         grid = self.model.times(rule, None, calls)
@@ -98,7 +100,7 @@ class Scoring:
     def _draw(self, picture: Tensor, mean: bool, total: int) -> Tensor:
         output = self.model.draw(picture, steps=self.steps, seed=self.seed, faithful=mean)[0]
         self.done += 1
-        self.report(self.done, len(self._kinds()) * total)
+        self.report(self.done, len(self._kinds) * total)
         return output
 
     def _rows(self, figures: dict[str, float], settings: dict[str, Scalar], count: int) -> list[dict[str, Scalar]]:
@@ -110,7 +112,7 @@ class Scoring:
         rows: list[dict[str, Scalar]] = []
         scale = self.model.task.scale
         truths = [crop_to_multiple(picture, scale) for picture in self._photographs(self.num)]
-        for mean, settings in self._kinds():
+        for mean, settings in self._kinds:
             figures: dict[str, list[float]] = {}
             for truth in truths:
                 small = bicubic(truth, scale).float() / 127.5 - 1
@@ -130,7 +132,7 @@ class Scoring:
         side = self.model.model.config.network.image_size
         truths = [central(picture, side) for picture in self._photographs(self.num or FACES, least=side)]
         holes = masks.mask_set(len(truths), side, side, seed=0)
-        for mean, settings in self._kinds():
+        for mean, settings in self._kinds:
             figures: dict[str, list[float]] = {}
             for truth, hole in zip(truths, holes, strict=True):
                 target = truth.float() / 127.5 - 1
@@ -163,7 +165,7 @@ class Scoring:
         rows: list[dict[str, Scalar]] = []
         data = boundaries.load(self.data, "test", strict=self.strict, on_skip=self.on_skip)
         chosen = evenly(len(data), self.num)
-        for mean, settings in self._kinds():
+        for mean, settings in self._kinds:
             drawn = list(self._maps(data, chosen, mean))
             for mode in edge_metrics.MODES:
                 figures = edge_metrics.evaluate(drawn, mode=mode, thresholds=self.thresholds)
@@ -182,7 +184,7 @@ class Scoring:
         rows: list[dict[str, Scalar]] = []
         data = saliency.load(self.data, "test", strict=self.strict, on_skip=self.on_skip)
         chosen = evenly(len(data), self.num)
-        for mean, settings in self._kinds():
+        for mean, settings in self._kinds:
             meter = Saliency()
             for index in chosen:
                 picture, truth = data.pair(index)
