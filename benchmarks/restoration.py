@@ -3,11 +3,14 @@
     python benchmarks/restoration.py --data data/Set5 data/Set14 data/BSD100 --model sr4 --calls 1,2,5
     python benchmarks/restoration.py --data data/Set5 --scale 4                      the two interpolations alone
     python benchmarks/restoration.py --data data/Set5 --model sr4 --peers --rdn FOLDER       other networks as well
+    python benchmarks/restoration.py --data data/BSD100 --model sr4-photo --peers    blurred, noisy and compressed ones
     python benchmarks/restoration.py --data data/Set14 --model sr4 --doubt 8               is --uncertainty calibrated?
     python benchmarks/restoration.py --cost --model sr4 --calls 5                    seconds and memory alone
 
-The small pictures are Pillow's bicubic reductions of the pictures cropped to a multiple of the scale. PSNR and SSIM are
-those of luma (BT.601) without a border of `scale` pixels, LPIPS is AlexNet's on RGB, of outputs rounded to 8 bits.
+The small pictures are Pillow's bicubic reductions of the pictures cropped to a multiple of the scale; for a model of
+photographs, or with --degradation photo, blurred before and noisy and compressed after it, by seed 0 and number. PSNR
+and SSIM are those of luma (BT.601) without a border of `scale` pixels, LPIPS is AlexNet's on RGB, of outputs rounded to
+8 bits.
 A row "faithful" is the mean by one call; the others are samples ("detailed").
 
 --doubt K: does the deviation of K samples, which `attenua upscale --uncertainty` writes, say how wrong the output is?
@@ -40,14 +43,14 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from attenua import AttenuationModel, images, weights
-from attenua.data.degrade import bicubic, crop_to_multiple
-from attenua.metrics.restoration import psnr_y, ssim_y
+from attenua.data.degrade import crop_to_multiple
 from attenua.presets import super_resolution
 from attenua.reports import write_report
 from attenua.sampling import to_bytes
 from attenua.tasks import Conditional, load_conditional
-from attenua.tasks.scoring import eight_bits
-from upscalers import Enlarge, upscalers
+from attenua.tasks.restoration import SuperResolution
+from attenua.tasks.scoring import Enlarge, means, score_enlarged
+from upscalers import upscalers
 
 OUT = Path(__file__).parent / "results"
 SMALL, LARGE = (256, 256), (1000, 750)
@@ -60,6 +63,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of test pictures")
     parser.add_argument("--model", help="a model's name or file (none: the interpolations alone)")
     parser.add_argument("--scale", type=int, default=4, help="without a model; one has its own")
+    parser.add_argument(
+        "--degradation", choices=["bicubic", "photo"], help="how pictures are made small  [default: as for the model]"
+    )
     parser.add_argument("--calls", default="1,2,3,5,10", help="network calls of detailed pictures, with commas between")
     parser.add_argument("--peers", action="store_true", help="other networks as well, see upscalers.py")
     parser.add_argument("--rdn", type=Path, help="with --peers: the folder models/x4 of the npm package")
@@ -129,9 +135,9 @@ def _all_methods(
         yield {**told, "mode": "detailed", **settings, "default": calls == model.sampling.steps}, detailed
 
 
-def quality(model: Conditional | None, scale: int, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def quality(model: Conditional | None, task: SuperResolution, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the rows of every folder, method and metric."""
-    perceptual = None
+    scale, perceptual = task.scale, None
     if not given.no_lpips:
         from attenua.metrics.perceptual import Perceptual
 
@@ -141,19 +147,11 @@ def quality(model: Conditional | None, scale: int, given: argparse.Namespace) ->
         if not truths:
             raise SystemExit(f"there is no picture in {folder}")
         for told, enlarge in methods(model, scale, given):
-            figures: dict[str, list[float]] = {"psnr_y": [], "ssim_y": [], "lpips": []}
-            for truth in truths:
-                made = eight_bits(enlarge(bicubic(truth, scale)))[None]
-                target = truth[None].float() / 127.5 - 1
-                figures["psnr_y"].append(float(psnr_y(made, target, scale=scale)))
-                figures["ssim_y"].append(float(ssim_y(made, target, scale=scale)))
-                if perceptual is not None:
-                    figures["lpips"].append(float(perceptual(made.to(given.device), target.to(given.device))))
-            means = {name: float(np.mean(values)) for name, values in figures.items() if values}
-            shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+            figures = means(score_enlarged(truths, task, enlarge, perceptual))
+            shown = " ".join(f"{name} {value:.4f}" for name, value in figures.items())
             print(f"{folder.name:8} {title(told):20} {shown}", file=sys.stderr, flush=True)
             shared = {"data": folder.name, "samples": len(truths), "scale": scale, **told}
-            yield from ({"metric": name, "value": round(value, 5), **shared} for name, value in means.items())
+            yield from ({"metric": name, "value": round(value, 5), **shared} for name, value in figures.items())
 
 
 def title(told: dict[str, Any]) -> str:
@@ -161,15 +159,16 @@ def title(told: dict[str, Any]) -> str:
     return " ".join(str(told[key]) for key in ("method", "mode", "nfe") if key in told)
 
 
-def side_by_side(model: Conditional | None, scale: int, given: argparse.Namespace) -> None:
+def side_by_side(model: Conditional | None, task: SuperResolution, given: argparse.Namespace) -> None:
     """Write a row for each picture (cut to a common size): every method, the truth."""
+    scale = task.scale
     paths = [path for folder in given.data for path in images.list_images(folder)[: given.limit]]
     truths = [crop_to_multiple(images.read(path), scale) for path in paths]
     height, width = (min(truth.shape[axis] for truth in truths) for axis in (1, 2))
     found = list(methods(model, scale, given))
     rows = []
-    for truth in truths:
-        small = bicubic(truth, scale)
+    for index, truth in enumerate(truths):
+        small = task.measured(truth, index)
         made = [to_bytes(enlarge(small)) for _, enlarge in found]
         rows.append(torch.cat([each[:, :height, :width] for each in [*made, truth]], dim=2))
     whole = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous().numpy()
@@ -177,15 +176,15 @@ def side_by_side(model: Conditional | None, scale: int, given: argparse.Namespac
     print(f"{given.picture}: {', '.join(title(told) for told, _ in found)}, the truth", file=sys.stderr)
 
 
-def calibration(model: Conditional, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def calibration(model: Conditional, task: SuperResolution, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield how well the deviation of samples tells their error, by folder and number of calls."""
-    scale, count = model.task.scale, given.doubt
+    scale, count = task.scale, given.doubt
     for folder in given.data:
         truths = [crop_to_multiple(images.read(path), scale) for path in images.list_images(folder)[: given.limit]]
         for calls in map(int, given.calls.split(",")):
             deviations, errors = [], []
-            for truth in truths:
-                small = bicubic(truth, scale).float() / 127.5 - 1
+            for index, truth in enumerate(truths):
+                small = task.measured(truth, index).float() / 127.5 - 1
                 made = model.draw(small, samples=count, steps=calls, seed=given.seed).double() * 127.5
                 # the truth is one more sample: its variance about the mean of the others is larger by 1 + 1 / count
                 deviations.append(made.std(0).flatten(1) * (1 + 1 / count) ** 0.5)
@@ -260,18 +259,22 @@ def main() -> None:
         else:
             file = weights.find(given.model) if given.model else None
         model = None if file is None else load_conditional(str(file), given.device)
-        scale = given.scale if model is None else model.task.scale
+        task = SuperResolution(given.scale, given.degradation or "bicubic") if model is None else model.task
+        assert isinstance(task, SuperResolution)
+        if given.degradation is not None:
+            task = SuperResolution(task.scale, given.degradation)
         if given.picture is not None:
-            side_by_side(model, scale, given)
+            side_by_side(model, task, given)
             return
-        rows = list(quality(model, scale, given)) if given.data and not given.doubt else []
+        rows = list(quality(model, task, given)) if given.data and not given.doubt else []
         if given.doubt and model is not None:
-            rows += list(calibration(model, given))
+            rows += list(calibration(model, task, given))
         if given.cost:
             assert model is not None
             assert file is not None
             rows += list(cost(model, file, given))
-    protocol = {"scale": scale, "reduction": "Pillow bicubic", "border": scale, "luma": "BT.601", "seed": given.seed}
+    reduction = "Pillow bicubic" + (", blurred, noisy and compressed by seed 0" if task.degradation == "photo" else "")
+    protocol = {"scale": task.scale, "reduction": reduction, "border": task.scale, "luma": "BT.601", "seed": given.seed}
     write_report(given.out, given.out.stem, rows, protocol | ({"limit": given.limit} if given.limit else {}))
     print(given.out)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Enlarge = Callable[[Tensor], Tensor]
-"""From a small picture, uint8 [3, h, w], to a large one, float [3, H, W] in [-1, 1]."""
+from attenua.tasks.scoring import Enlarge
 
 REALESRGAN = {"realesrgan-x4plus": "realesrgan-x4plus", "realesr-animevideov3": "realesr-animevideov3-x4"}
 

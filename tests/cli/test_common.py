@@ -138,6 +138,12 @@ def test_progress_is_silent_when_quiet_when_nothing_was_done_and_when_the_work_f
     assert capsys.readouterr() == ("", "")
 
 
+def test_parts_of_what_is_counted_are_shown_as_whole_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    with common.progress("upscale", total=4, unit="network calls") as update:
+        update(2.75)
+    assert capsys.readouterr().err.startswith("upscale: 2 of 4 network calls in ")
+
+
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

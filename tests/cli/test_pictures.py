@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 
 from attenua import files, images, photos
-from attenua.cli import pictures
+from attenua.cli import common, pictures
 from tests.cli.picture_support import model_file, picture
 from tests.cli.support import error, folder
 from tests.conftest import CommandLine
@@ -47,6 +49,27 @@ def test_a_folder_gives_a_folder_and_json_tells_all(cli: CommandLine, model: Pat
     assert settings["nfe"] == "3"
     assert settings == photos.settings_of(out / "000.png")
     assert len({each["settings"]["input_sha256"] for each in told["files"]}) == 3
+
+
+def test_progress_goes_on_within_a_picture_of_several_tiles(
+    cli: CommandLine, model: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[float, int | None]] = []
+
+    @contextmanager
+    def recorded(title: str, **settings: object) -> Iterator[common.Update]:
+        yield lambda done, total=None: told.append((done, total))
+
+    monkeypatch.setattr(common, "progress", recorded)
+    images.write(tmp_path / "wide.png", torch.zeros(3, 16, 100, dtype=torch.uint8))
+    (album / "001.png").write_bytes(b"broken")
+    done = cli("upscale", tmp_path / "wide.png", album, "-o", tmp_path / "out", "--model", model, "--tile", 48)
+    assert done.returncode == 1
+    amounts = [amount for amount, _ in told]
+    assert amounts == sorted(amounts)
+    assert {0.2, 0.4, 0.6, 0.8, 1, 1.2} <= set(amounts)  # places 0, 16, 32, 48 and 52: 16 apart, and the last
+    assert told[0][1] == 8
+    assert told[-1] == (6, 6)
 
 
 def test_what_is_done_is_kept_and_what_is_missing_is_done(

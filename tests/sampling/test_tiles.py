@@ -109,6 +109,18 @@ def test_a_tiled_sample_is_the_untiled_one(model: AttenuationModel) -> None:
     assert tiled.calls == 3
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_progress_within_a_call_counts_the_tiles_that_are_computed(model: AttenuationModel, batch: int) -> None:
+    told: list[tuple[int, int]] = []
+    needed = torch.zeros(32, 96, dtype=torch.bool)
+    needed[:, 40:] = True
+    tiled = TiledModel(
+        model, 32, 96, tile=32, overlap=0, batch=batch, needed=needed, on_tile=lambda *each: told.append(each)
+    )
+    sample(tiled, (1, 3, 32, 96), steps=2, condition=Condition(picture=torch.zeros(1, 2, 32, 96)), clip=False)
+    assert told == ([(1, 2), (2, 2)] if batch == 1 else [(2, 2)]) * 2
+
+
 def test_conditions_beyond_the_budget_are_encoded_again_with_the_same_result(model: AttenuationModel) -> None:
     encoded: list[int] = []
     assert model.network.encoder is not None

@@ -16,12 +16,16 @@ from torch import Tensor
 
 from attenua import images, weights
 from attenua.config import ModelConfig, NetworkConfig, SamplingConfig, TaskConfig
-from attenua.data.degrade import bicubic
+from attenua.data import photographs
+from attenua.data.degrade import Blind, bicubic, enlarge
 from attenua.data.masks import mask_set
+from attenua.metrics.frechet import kernel_distance
 from attenua.metrics.restoration import psnr_y, ssim_y
 from attenua.model import AttenuationModel
+from attenua.reports import Scalar
 from attenua.tasks import Conditional
-from attenua.tasks.scoring import Scoring, central, evenly
+from attenua.tasks.filling import Filled
+from attenua.tasks.scoring import Scoring, central, evenly, score_filled
 
 
 def model(
@@ -61,11 +65,17 @@ def test_one_call_at_the_end_of_the_path_is_the_mean_and_scored_once(tmp_path: P
     told: list[tuple[int, int]] = []
     subject.sampling = replace(subject.sampling, steps=1, grid="uniform")
     rows, _ = Scoring(subject, pictures(tmp_path / "A"), report=lambda *done: told.append(done)).run()
-    assert {(row["output"], row["nfe"], row["default"]) for row in rows} == {("mean", 1, True)}
+    assert {(row["output"], row["nfe"], row["default"]) for row in drawn(rows)} == {("mean", 1, True)}
     assert told == [(1, 3), (2, 3), (3, 3)]
     subject.sampling = replace(subject.sampling, grid="karras")  # which begins before t = 1: another picture
     rows, _ = Scoring(subject, tmp_path / "A").run()
-    assert {(row["output"], row["nfe"], row["default"]) for row in rows} == {("mean", 1, False), ("sample", 1, True)}
+    found = {(row["output"], row["nfe"], row["default"]) for row in drawn(rows)}
+    assert found == {("mean", 1, False), ("sample", 1, True)}
+
+
+def drawn(rows: list[dict[str, Scalar]]) -> list[dict[str, Scalar]]:
+    """The rows of the model, without those of interpolation."""
+    return [row for row in rows if row["output"] != "bicubic"]
 
 
 def values(rows: list[dict[str, object]], output: str, **also: object) -> dict[str, float]:
@@ -114,6 +124,107 @@ def test_a_hole_that_is_filled_exactly_has_no_error_and_the_holes_are_the_protoc
     assert torch.equal(torch.stack(seen[:3]), mask_set(3, 16, 16, seed=0))
     assert values(rows, "mean") == {"psnr": np.inf, "psnr_hole": np.inf}
     assert values(rows, "sample")["psnr_hole"] < values(rows, "sample")["psnr"] < 40
+
+
+def test_a_model_for_photographs_is_scored_on_drawn_degradations(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "set")
+    seen: list[Tensor] = []
+
+    def answer(small: Tensor, mean: bool) -> Tensor:
+        seen.append(small)
+        return torch.zeros(3, 24, 28)
+
+    subject = model(tmp_path, "super-resolution", answer, condition_scale=2)
+    subject.task = replace(subject.task, degradation="photo")  # type: ignore[type-var]
+    rows, protocol = Scoring(subject, folder).run()
+    truths = [images.read(path) for path in images.list_images(folder)]
+    for small, truth, index in zip(seen, truths, range(3), strict=False):
+        assert torch.equal(small, Blind(2)(truth, 0, index).float() / 127.5 - 1)
+    large = [enlarge(Blind(2)(truth, 0, index), 2)[None].float() / 127.5 - 1 for index, truth in enumerate(truths)]
+    expected = [psnr_y(one, two[None].float() / 127.5 - 1, scale=2) for one, two in zip(large, truths, strict=True)]
+    assert values(rows, "bicubic")["psnr_y"] == pytest.approx(float(torch.cat(expected).mean()))
+    assert "blurred" in str(protocol["reduction"])
+
+
+class Means:
+    """Features of a picture: what its four quarters look like on the average."""
+
+    num_features, name = 4, "quarters"
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pictures.float().mean(1) / 255, 2).flatten(1)
+
+
+def faces(folder: Path, people: int = 24) -> Path:
+    """Write pictures of people, laid out as LFW: some of them held out."""
+    generator = torch.Generator().manual_seed(1)
+    for number in range(people):
+        place = folder / f"A_{number}"
+        place.mkdir(parents=True)
+        for image in range(2):
+            small = torch.randint(256, (1, 3, 3, 3), generator=generator).float()
+            large = torch.nn.functional.interpolate(small, size=20, mode="bilinear")[0].round().to(torch.uint8)
+            images.write(place / f"A_{number}_000{image + 1}.png", large)
+    return folder
+
+
+def test_filled_sets_are_as_far_from_training_pictures_as_kid_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTENUA_CACHE", str(tmp_path / "cache"))
+    data = faces(tmp_path / "LFW")
+    parts = {
+        split: torch.stack([central(picture, 16) for _, picture in photographs.read(data, split=split)])
+        for split in ("train", "test")
+    }
+    assert 2 <= len(parts["test"]) < len(parts["train"])
+    filled = Filled(data, 16, Means(), reference_num=len(parts["train"]))
+    assert filled.count == len(parts["test"])
+    found = filled.score(None)
+    expected = kernel_distance(Means()(parts["test"]), Means()(parts["train"]), size=len(parts["test"]))
+    assert (found["kid"], found["kid_deviation"]) == pytest.approx(expected)
+    seen: list[Tensor] = []
+
+    def perfect(picture: Tensor, hole: Tensor) -> Tensor:
+        seen.append(hole)
+        assert bool((picture[:, hole] == 0).all())
+        return next(each for each in parts["test"] if torch.equal(each[:, ~hole], picture[:, ~hole]))
+
+    assert filled.score(perfect) == found
+    assert torch.equal(torch.stack(seen), mask_set(len(seen), 16, 16, seed=0))
+    black = filled.score(lambda picture, hole: torch.zeros_like(picture))
+    assert black["kid"] > found["kid"] + 3 * found["kid_deviation"]
+    more = Filled(data, 16, Means(), num=len(seen) + 3, reference_num=4)
+    assert more.score(None)["count"] == len(seen) + 3
+    assert more.reference().statistics.count == 4
+    told: list[int] = []
+    again = Filled(data, 16, Means(), reference_num=4)  # kept by the pictures' sum: nothing is left to tell of
+    again.reference(told.append)
+    assert told == []
+
+
+def test_the_rows_of_an_inpainting_model_have_kid_where_it_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTENUA_CACHE", str(tmp_path / "cache"))
+    data = faces(tmp_path / "LFW")
+    subject = model(tmp_path, "inpainting", lambda told, mean: told[:3], condition_channels=4)
+    filled = Filled(data, 16, Means(), reference_num=8)
+    told: list[tuple[int, int]] = []
+    rows, protocol = Scoring(subject, data, filled=filled, report=lambda *done: told.append(done)).run()
+    assert told[-1] == (3 * filled.count, 3 * filled.count)
+    assert [row["output"] for row in rows if row["metric"] == "kid"] == ["sample"]
+    assert protocol["reference_images"] == 8
+    with pytest.raises(ValueError, match="no parts train and test"):
+        Filled(pictures(tmp_path / "set"), 16, Means())
+    with pytest.raises(ValueError, match="reference-num is 1"):
+        Filled(data, 16, Means(), reference_num=1)
+
+
+def test_pixels_outside_holes_may_not_change() -> None:
+    truth = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="changed pixels outside"):
+        score_filled([truth], mask_set(1, 16, 16, seed=0), lambda picture, hole: picture + 1)
 
 
 def test_edges_that_are_the_annotators_own_are_perfect(tmp_path: Path) -> None:
@@ -200,7 +311,9 @@ def test_the_command_scores_a_model_for_pictures(cli, tmp_path: Path) -> None:  
     done = cli("evaluate", "--model", subject.header.path, "--data", folder, "--json", "--out", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert {row["output"] for row in result["rows"]} == {"mean", "sample"}
+    assert {(row["output"], row["model"]) for row in result["rows"]} == {
+        ("bicubic", None), ("mean", "m"), ("sample", "m")
+    }  # fmt: skip
     assert result["rows"] == json.loads((tmp_path / "r.json").read_text())["rows"]
     for wrong, said in (
         (["--num", "0"], "num is 0"),

@@ -50,8 +50,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Update(Protocol):
     """Tells how far the work is."""
 
-    def __call__(self, done: int, total: int | None = None) -> None:
-        """Take what is done so far, and the whole (None: as before, or not known)."""
+    def __call__(self, done: float, total: int | None = None) -> None:
+        """Take what is done so far, and the whole (None: as before, or not known); parts move the bar alone."""
 
 
 class OneOf(click.Choice[str]):
@@ -224,16 +224,18 @@ class _Count:
     title: str
     unit: str
     total: int | None
-    done: int = 0
+    done: float = 0
     started: float = field(default_factory=time.monotonic)
 
-    def update(self, done: int, total: int | None = None) -> None:
+    def update(self, done: float, total: int | None = None) -> None:
         self.done, self.total = done, self.total if total is None else total
 
     def amounts(self) -> str:
         if self.unit == "bytes":
             return f"{self.done / 1e6:.1f}" + (f" of {self.total / 1e6:.1f} MB" if self.total else " MB")
-        return f"{self.done}" + (f" of {self.total}" if self.total else "") + (f" {self.unit}" if self.unit else "")
+        return (
+            f"{int(self.done)}" + (f" of {self.total}" if self.total else "") + (f" {self.unit}" if self.unit else "")
+        )
 
     def line(self) -> str:
         return f"{self.title}: {self.amounts()} in {time.monotonic() - self.started:.1f} s"
@@ -249,7 +251,7 @@ def _bar(count: _Count) -> Iterator[Update]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(count.title, total=count.total, amounts="")
 
-        def update(done: int, total: int | None = None) -> None:
+        def update(done: float, total: int | None = None) -> None:
             count.update(done, total)
             bar.update(task, completed=done, total=count.total, amounts=count.amounts())
 

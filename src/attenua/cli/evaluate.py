@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from attenua.data import ImageSet
-    from attenua.tasks import Generation
+    from attenua.tasks import Conditional, Generation
+    from attenua.tasks.filling import Filled
 
 __all__ = ["command"]
 
@@ -37,6 +38,12 @@ __all__ = ["command"]
     "--reference-num", type=int, metavar="N", help="Use the reference's first N images: quicker, not the protocol."
 )
 @click.option("--resize", is_flag=True, help="Crop the reference's images to squares and resize them to those scored.")
+@click.option(
+    "--kid",
+    is_flag=True,
+    help="For inpainting: KID of all held-out pictures, filled, from --reference-num training pictures as well; it "
+    "takes half a second a picture and core more than the filling.",
+)
 @solver_options
 @click.option("--batch", type=int, metavar="N", help="Images a network call; changes the speed, never the images.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this JSON file too.")
@@ -54,6 +61,7 @@ def command(
     num: int | None,
     reference_num: int | None,
     resize: bool,
+    kid: bool,
     steps: int | None,
     solver: str | None,
     grid: str | None,
@@ -72,7 +80,7 @@ def command(
 
     A model for a task with pictures (super-resolution, inpainting, edges, saliency) is scored by that task's protocol
     on the test pictures of --data: its mean by one call, and a sample by --steps calls where that is another; --num
-    takes so many of them.
+    takes so many of them. Super-resolution is scored beside bicubic interpolation.
 
     A model that generates, and a folder, are scored against the training images of --data: FID and KID. FID takes at
     least 2,048 images on both sides; below that there is KID alone. The published figures take 50,000 samples and the
@@ -84,12 +92,15 @@ def command(
     else:
         file = common.check_model(name, model)
         if _is_conditional(file):
-            given = {"reference-num": reference_num, "resize": resize or None, "solver": solver, "grid": grid}
+            given = {"resize": resize or None, "solver": solver, "grid": grid, "eta": eta, "batch": batch}
+            given |= {} if kid else {"reference-num": reference_num}
             _conditional(
-                file, name, data, given | {"eta": eta, "batch": batch}, num, steps, out, strict, seed, device,
+                file, name, data, given, num, reference_num, kid, steps, out, strict, seed, device,
                 overwrite, quiet, as_json,
             )  # fmt: skip
             return
+    if kid:
+        raise ValueError("--kid is for models that fill holes; KID of generated images is measured without it")
     if num is not None and num < 2:
         raise ValueError(f"num is {num}; allowed is a whole number from 2")
     if out is not None:
@@ -149,6 +160,8 @@ def _conditional(
     data: Path,
     foreign: dict[str, Any],
     num: int | None,
+    reference_num: int | None,
+    kid: bool,
     steps: int | None,
     out: Path | None,
     strict: bool,
@@ -171,7 +184,8 @@ def _conditional(
     chosen = common.resolve_device(device)
     model = load_conditional(str(file), chosen)
     distance = _distance(chosen) if model.task.name in ("super-resolution", "inpainting") else None
-    scoring = Scoring(model, data, steps, seed, num, distance, strict=strict, on_skip=skipped)
+    filled = _filled(model, data, num, reference_num, strict, skipped, quiet) if kid else None
+    scoring = Scoring(model, data, steps, seed, num, distance, filled, strict=strict, on_skip=skipped)
     with common.progress("scoring", unit="outputs", quiet=quiet) as update:
         scoring.report = update
         rows, protocol = scoring.run()
@@ -183,13 +197,37 @@ def _conditional(
     skipped.finish()
 
 
+def _filled(
+    model: Conditional,
+    data: Path,
+    num: int | None,
+    reference_num: int | None,
+    strict: bool,
+    skipped: common.Skipped,
+    quiet: bool,
+) -> Filled:
+    """Return what KID of filled pictures is taken by, with its reference ready."""
+    if model.task.name != "inpainting":
+        raise ValueError(f"--kid is for models that fill holes, and this one is for {model.task.name}")
+    from attenua.metrics.inception import InceptionFeatures
+    from attenua.tasks.filling import REFERENCE, Filled
+
+    extractor = InceptionFeatures(batch=16).to(model.device)
+    side = model.model.config.network.image_size
+    wanted = REFERENCE if reference_num is None else reference_num
+    filled = Filled(data, side, extractor, num, wanted, strict=strict, on_skip=skipped)
+    with common.progress(f"reference {data.resolve().name}", total=wanted, unit="images", quiet=quiet) as update:
+        filled.reference(update)
+    return filled
+
+
 def _told(row: dict[str, Any]) -> str:
     kind = [
         row["output"],
-        f"{row['nfe']} call{'s' if row['nfe'] > 1 else ''}",
+        *([f"{row['nfe']} call{'s' if row['nfe'] > 1 else ''}"] if row["nfe"] else []),
         *([row["mode"]] if "mode" in row else []),
     ]
-    return f"{row['metric']} {row['value']:.4f} ({', '.join(kind)})"
+    return f"{row['metric']} {row['value']:.4f}{_scatter(row)} ({', '.join(kind)})"
 
 
 def _distance(device: Any) -> Any:

@@ -14,13 +14,11 @@ what becomes of its output.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import hashlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from attenua.cli import common
+from attenua.cli.plan import Item, compare, plan, skip
 
 if TYPE_CHECKING:  # at run time where the work begins: the help of a command needs none of it
     from torch import Tensor
@@ -227,25 +226,6 @@ def heat(deviation: Tensor) -> Tensor:
 # ---- the run
 
 
-@dataclass
-class _Item:
-    """One picture's way through the command."""
-
-    source: Path
-    target: Path
-    map: Path | None = None
-    settings: dict[str, str] = dataclasses.field(default_factory=dict)
-    status: str = "planned"
-    reason: str | None = None
-    seconds: float | None = None
-
-    def told(self) -> dict[str, Any]:
-        """Return what `--json` says of it."""
-        told: dict[str, Any] = {"in": self.source, "out": self.target, "uncertainty": self.map, "status": self.status}
-        told |= {"reason": self.reason, "seconds": self.seconds, "settings": self.settings}
-        return {key: value for key, value in told.items() if value is not None}
-
-
 def run(given: Options, treatment: Treatment) -> None:
     """Do a command's work: plan, load the model, treat every picture, report; exit code 1 where some were skipped.
 
@@ -253,11 +233,24 @@ def run(given: Options, treatment: Treatment) -> None:
     overwritten, a disk that is full (what was written before stays).
     """
     started = time.perf_counter()
-    items = _plan(given, treatment)
+    items = plan(
+        given.inputs,
+        given.out,
+        given.uncertainty,
+        beside=treatment.beside,
+        lossless=treatment.lossless,
+        overwrite=given.overwrite,
+        quiet=given.quiet,
+    )
     file = _model_file(given, treatment)
     model = _load(given, treatment, file)
     skipped = common.Skipped(given.strict)
-    todo = _compare(given, treatment, items, _sampling(given, treatment, model), skipped)
+    shared = _sampling(given, treatment, model)
+
+    def settings(source: Path) -> dict[str, str]:
+        return {**shared, **treatment.settings(source)}
+
+    todo = compare(items, settings, skipped, overwrite=given.overwrite, quiet=given.quiet)
     calls = (1 if treatment.faithful else given.steps or model.sampling.steps) * given.draws
     with common.progress(treatment.command, total=calls * len(todo), unit="network calls", quiet=given.quiet) as update:
         bar = _Bar(update, calls, len(todo))
@@ -268,7 +261,7 @@ def run(given: Options, treatment: Treatment) -> None:
 
 
 class _Bar:
-    """Counts network calls over all pictures; one that ends early leaves the total."""
+    """Counts network calls over all pictures, in parts as tiles are computed; one that ends early leaves the total."""
 
     def __init__(self, update: common.Update, calls: int, pictures: int) -> None:
         self.update, self.calls, self.total, self.done, self.own = update, calls, calls * pictures, 0, 0
@@ -278,61 +271,15 @@ class _Bar:
         self.done, self.own = self.done + 1, self.own + 1
         self.update(self.done, self.total)
 
+    def tile(self, done: int, tiles: int) -> None:
+        """Show how many of a call's tiles are computed."""
+        self.update(self.done + done / tiles, self.total)
+
     def end(self) -> None:
         """End a picture."""
         self.total -= self.calls - self.own
         self.own = 0
-        if self.done:
-            self.update(self.done, self.total)
-
-
-def _plan(given: Options, treatment: Treatment) -> list[_Item]:
-    """Return all pictures and where they go."""
-    from attenua import photos
-
-    found = photos.pairs(given.inputs, given.out, overwrite=given.overwrite)
-    named = found[0][1] == given.out  # -o is the file itself
-    if treatment.lossless and not named:
-        found = _lossless(found)
-    elif treatment.lossless and not given.quiet and photos.SUFFIXES[given.out.suffix.lower()] in ("JPEG", "WEBP"):
-        click.echo(f"attenua: {given.out} is compressed with losses: every pixel may change (PNG keeps them)", err=True)
-    items = [_Item(source, target) for source, target in found]
-    if given.uncertainty is not None:
-        maps = dict(photos.pairs(given.inputs, given.uncertainty))
-        taken = {target.resolve() for _, target in found}
-        for item in items:
-            item.map = maps[item.source]
-            if item.map.resolve() in taken:
-                raise ValueError(f"{item.map} is both an output and a map of uncertainty: choose another place for one")
-    beside = set()
-    for item in items:
-        with contextlib.suppress(ValueError, OSError):  # told when it is this picture's turn
-            other = treatment.beside(item.source)
-            beside |= set() if other is None else {other.resolve()}
-    for place in (place for item in items for place in (item.target, item.map) if place is not None):
-        if place.resolve() in beside:
-            raise ValueError(f"{place} is itself an input: choose another output")
-    for place in {item.target.parent for item in items} | {item.map.parent for item in items if item.map}:
-        common.check_folder(place)
-    return items
-
-
-def _lossless(found: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    """The same plan with PNG in place of JPEG and WebP. Raises ValueError where two pictures then have one name."""
-    from attenua import photos
-
-    taken: dict[Path, Path] = {}
-    result = []
-    for source, target in found:
-        lossy = photos.SUFFIXES[target.suffix.lower()] in ("JPEG", "WEBP")
-        place = target.with_suffix(".png") if lossy else target
-        if place in taken:
-            raise ValueError(f"{taken[place]} and {source} would both be written to {place}")
-        if lossy and place.exists() and any(place.resolve() == each.resolve() for each, _ in found):
-            raise ValueError(f"{place} is itself an input: choose another output")
-        taken[place] = source
-        result.append((source, place))
-    return result
+        self.update(self.done, self.total)
 
 
 def _model_file(given: Options, treatment: Treatment) -> Path:
@@ -374,50 +321,8 @@ def _sampling(given: Options, treatment: Treatment, model: Conditional) -> dict[
     return {key: str(value) for key, value in told.items() if value is not None}
 
 
-def _compare(
-    given: Options, treatment: Treatment, items: list[_Item], shared: Mapping[str, str], skipped: common.Skipped
-) -> list[_Item]:
-    """Return what is to be done: all but the outputs that are there with the same settings, and the unreadable."""
-    other = []
-    for item in items:
-        try:
-            digest = hashlib.sha256(item.source.read_bytes()).hexdigest()
-            item.settings = {**shared, **treatment.settings(item.source), "input_sha256": digest}
-        except (ValueError, OSError) as error:
-            _skip(item, error, skipped)
-            continue
-        places = [item.target, *([] if item.map is None else [item.map])]
-        there = [] if given.overwrite else [place for place in places if place.exists()]
-        other += [place for place in there if not _equal(place, item.settings)]
-        if len(there) == len(places):
-            item.status = "kept"
-    if other:
-        more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
-        raise FileExistsError(
-            f"{other[0]}{more} exists already, made otherwise: name another output, or give --overwrite to replace it"
-        )
-    kept = sum(item.status == "kept" for item in items)
-    if kept and not given.quiet:
-        told = "1 output is" if kept == 1 else f"{kept} outputs are"
-        click.echo(f"attenua: {told} there already with the same settings", err=True)
-    return [item for item in items if item.status == "planned"]
-
-
-def _equal(path: Path, settings: Mapping[str, str]) -> bool:
-    from attenua import photos
-
-    return photos.settings_of(path) == settings
-
-
-def _skip(item: _Item, error: Exception, skipped: common.Skipped) -> None:
-    own = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    reason = own.replace(f"cannot read {item.source} as a picture: ", "").replace(f"{item.source}: ", "")
-    item.status, item.reason = "skipped", reason
-    skipped(item.source, reason)
-
-
 def _one(
-    given: Options, treatment: Treatment, model: Conditional, item: _Item, skipped: common.Skipped, bar: _Bar
+    given: Options, treatment: Treatment, model: Conditional, item: Item, skipped: common.Skipped, bar: _Bar
 ) -> None:
     """Treat one picture. Raises OSError where its output cannot be written: then none of the others could."""
     import torch
@@ -426,25 +331,25 @@ def _one(
     try:
         photo, deviation = _made(given, treatment, model, item, bar)
     except (ValueError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-        _skip(item, error, skipped)
+        skip(item, error, skipped)
         return
     except RuntimeError as error:
         if "allocate" not in str(error):  # how torch tells that the processor's memory does not suffice
             raise
-        _skip(item, MemoryError("there is not enough memory for it"), skipped)
+        skip(item, MemoryError("there is not enough memory for it"), skipped)
         return
     finally:
         bar.end()
     try:
         _write(item, photo, deviation)
     except ValueError as error:  # this picture does not fit its format; the next ones may
-        _skip(item, error, skipped)
+        skip(item, error, skipped)
         return
     item.status, item.seconds = "written", round(time.perf_counter() - started, 3)
 
 
 def _made(
-    given: Options, treatment: Treatment, model: Conditional, item: _Item, bar: _Bar
+    given: Options, treatment: Treatment, model: Conditional, item: Item, bar: _Bar
 ) -> tuple[Photo, Tensor | None]:
     """Return a picture's output, and how much its samples differ, [H, W], where that is asked for."""
     from attenua import photos
@@ -460,6 +365,7 @@ def _made(
         faithful=treatment.faithful,
         tile=given.tile,
         callback=bar,
+        on_tile=bar.tile,
     )
     made = treatment.finish(treatment.resize(outputs[0], photo), photo, picture)
     if item.map is None:
@@ -484,7 +390,7 @@ def _fits(target: Path, photo: Photo, scale: int) -> None:
         raise ValueError("it has transparent parts, which JPEG does not hold: choose PNG, WebP or TIFF")
 
 
-def _write(item: _Item, photo: Photo, deviation: Tensor | None) -> None:
+def _write(item: Item, photo: Photo, deviation: Tensor | None) -> None:
     """Write the map, then the picture; what was there was compared before, or may be replaced."""
     from attenua import photos
 
@@ -494,7 +400,7 @@ def _write(item: _Item, photo: Photo, deviation: Tensor | None) -> None:
     photos.write(item.target, photo, overwrite=True, settings=item.settings)
 
 
-def _report(given: Options, items: list[_Item], device: str, calls: int, seconds: float) -> None:
+def _report(given: Options, items: list[Item], device: str, calls: int, seconds: float) -> None:
     """Print the outputs, those that were there already included; with `--json` everything."""
     counts = {name: sum(item.status == name for item in items) for name in ("written", "kept", "skipped")}
     result = {"files": [item.told() for item in items], **counts}

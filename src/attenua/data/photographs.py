@@ -15,7 +15,7 @@ from attenua import images
 from attenua.data import faces, heldout, shards
 from attenua.data.folder import Entry, OnSkip, choose_split, list_entries, read_entry, reporter
 
-__all__ = ["PhotoSet", "chosen", "load", "read"]
+__all__ = ["PhotoSet", "chosen", "evenly", "load", "read"]
 
 _LAYOUTS = (
     {"train": ("DIV2K_train_HR",), "test": ("DIV2K_valid_HR",)},
@@ -121,21 +121,33 @@ def load(
 
 
 def read(
-    path: str | Path, *, split: str = "train", strict: bool = False, on_skip: OnSkip | None = None
+    path: str | Path,
+    *,
+    split: str = "train",
+    num: int | None = None,
+    strict: bool = False,
+    on_skip: OnSkip | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, uint8 [3, H, W]) of the photographs of a split, of any sizes.
 
-    A picture that cannot be read, or is held out from training, is left out and told to `on_skip` (a warning where
-    that is None); with `strict` it is an error. Raises what `chosen` raises.
+    num: so many of them, taken evenly by their names, and the others are not read (None: all). A picture that cannot
+    be read, or is held out from training, is left out and told to `on_skip` (a warning where that is None); with
+    `strict` it is an error. Raises what `chosen` raises.
     """
     path = Path(path)
     tell = reporter(strict, on_skip)
     with chosen(path, split, on_skip=tell) as entries:
-        for name, content in entries:
+        for name, content in (entries[index] for index in evenly(len(entries), num)):
             try:
                 yield name, images.decode(read_entry(path / name, content), str(path / name))
             except ValueError as error:
                 tell(path / name, str(error))
+
+
+def evenly(count: int, num: int | None) -> list[int]:
+    """Return `num` numbers (None: all) taken evenly from 0 to count - 1."""
+    number = min(num or count, count)
+    return [index * count // number for index in range(number)]
 
 
 @contextmanager

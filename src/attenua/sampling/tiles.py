@@ -6,7 +6,7 @@ softens (theory, section 6). Because x0 and eps are blended with the same weight
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,9 @@ from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.process import Prediction, Process
 from attenua.shapes import Images
+
+OnTile = Callable[[int, int], None]
+"""Called with how many tiles of a network call are computed, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class TiledModel:
     height, width: of the state, multiples of the network's `multiple`; tile, overlap: in pixels of the state; batch:
     tiles at once; budget: bytes of encoded conditions that are kept between calls (what does not fit is encoded again).
     needed: bool [height, width] on the CPU, where a prediction is needed: tiles without such a pixel are not computed,
-    and elsewhere a state is predicted that is zero with mu. Those weights are the same with and without.
+    and elsewhere a state is predicted that is zero with mu. Those weights are the same with and without. on_tile: told
+    of progress within every call.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class TiledModel:
         batch: int = 1,
         budget: int = 512 * 2**20,
         needed: Tensor | None = None,
+        on_tile: OnTile | None = None,
     ) -> None:
         step = model.network.multiple
         sides = [min(tile, height) // step * step, min(tile, width) // step * step]
@@ -108,6 +113,7 @@ class TiledModel:
         self.kept: dict[int, tuple[Tensor, ...]] = {}
         self.used = 0
         self.calls = 0
+        self.on_tile = on_tile
 
     @property
     def process(self) -> Process:
@@ -189,6 +195,8 @@ class TiledModel:
                 share = self.weight(tile).to(x_t)
                 tile.of(x0)[0].addcmul_(prediction.x0[row], share)
                 tile.of(eps)[0].addcmul_(prediction.eps[row], share)
+            if self.on_tile is not None:
+                self.on_tile(group[-1] + 1, len(self.tiles))
         if self.known is not None:
             bare = self.known.to(x0.device)
             known = -self.mu.view(1, -1, 1, 1).to(x0)

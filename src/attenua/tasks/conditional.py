@@ -12,7 +12,7 @@ from attenua import weights
 from attenua.model import AttenuationModel
 from attenua.process import Process
 from attenua.sampling import Grid, Solver, Step, Uniform, sample
-from attenua.sampling.tiles import TiledModel
+from attenua.sampling.tiles import OnTile, TiledModel
 from attenua.tasks.loaded import Loaded
 from attenua.tasks.registry import task_of
 from attenua.tasks.task import Task
@@ -45,6 +45,7 @@ class Conditional(Loaded):
         tile: int | None = None,
         overlap: int = OVERLAP,
         callback: Callable[[Step], None] | None = None,
+        on_tile: OnTile | None = None,
     ) -> Tensor:
         """Return outputs, float32 [samples, C, H, W] on the CPU, for a picture [C', h, w] of any size; see `draw`.
 
@@ -65,6 +66,7 @@ class Conditional(Loaded):
             tile=tile,
             overlap=overlap,
             callback=callback,
+            on_tile=on_tile,
         )
 
 
@@ -82,14 +84,16 @@ def draw(
     tile: int | None = None,
     overlap: int = OVERLAP,
     callback: Callable[[Step], None] | None = None,
+    on_tile: OnTile | None = None,
 ) -> Tensor:
     """Return outputs, float32 [samples, C, H, W] on the CPU, for a picture [C', h, w] of any size.
 
     faithful: one call at t = 1, the mean of all outputs that fit the picture (the best in mean square; theory,
     section 5), the same for every sample; otherwise samples by `steps` calls each. tile, overlap: in pixels of the
     picture (tile None: the task's); it is padded by reflection, never resized, and encoded once for all calls and
-    samples, as far as the encoding fits in memory. Tiles without a pixel that the task needs are not computed. Raises
-    ValueError for an empty picture, another number of channels, samples < 1.
+    samples, as far as the encoding fits in memory. Tiles without a pixel that the task needs are not computed. callback
+    is told of every network call, on_tile of every tile within one. Raises ValueError for an empty picture, another
+    number of channels, samples < 1.
     """
     if picture.ndim != 3 or picture.shape[0] != task.picture_channels or not picture.numel():
         raise ValueError(f"a picture must be [{task.picture_channels}, H, W], not {list(picture.shape)}")
@@ -112,6 +116,7 @@ def draw(
         tile=side,
         overlap=overlap * scale,
         needed=None if needed is None else needed[0].cpu(),
+        on_tile=on_tile,
     )
     made = []
     for index in range(1 if faithful else samples):

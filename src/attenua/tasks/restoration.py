@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attenua.config import Config
 from attenua.data import camera
-from attenua.data.degrade import Blind
+from attenua.data.degrade import Blind, bicubic
 from attenua.data.folder import OnSkip
 from attenua.data.photographs import load
 from attenua.tasks.crops import CropSource
@@ -42,6 +42,16 @@ class SuperResolution(Task):
         small = F.interpolate(pictures.float(), size=(height, width), mode="bicubic", antialias=True)
         levels = ((small + 1) * 127.5).round().clamp(0, 255)
         return (levels / 127.5 - 1).to(pictures.dtype)
+
+    def measured(self, picture: Tensor, index: int) -> Tensor:
+        """Return the small picture by which the task is scored, of test picture `index`, uint8 [3, H, W] both.
+
+        Pillow's bicubic reduction, as the benchmarks have it; with the degradation "photo" one drawn by seed 0 and the
+        index. Sides must be multiples of the scale.
+        """
+        if self.degradation == "photo":
+            return Blind(self.scale)(picture, 0, index)
+        return bicubic(picture, self.scale)
 
     def enlarge(self, small: Tensor) -> Tensor:
         """Return the bicubic enlargement."""
