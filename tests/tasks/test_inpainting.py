@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from torch._dynamo.testing import CompileCounter
 
 from attenua import images
 from attenua.config import Config, ModelConfig, NetworkConfig, ObjectiveConfig, TaskConfig, TrainingConfig
@@ -120,6 +123,32 @@ def test_the_network_is_told_the_fill_and_not_what_the_hole_holds() -> None:
     assert told is not None
     assert torch.equal(told[:, :3], fill(picture, mask))
     assert torch.equal(told[:, 3:], mask.float())
+
+
+def test_training_tells_the_network_what_a_picture_with_a_hole_would(tmp_path: Path) -> None:
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+    source = TASK.dataset(tmp_path, config())
+    draws = source.draw(3, torch.Generator().manual_seed(0))
+    state, told = source.batch(torch.arange(3), draws, torch.float32)
+    made, picture = source.made(draws, torch.float32)
+    assert torch.equal(state, made)
+    assert told.picture is not None
+    expected = TASK.condition(picture).picture
+    assert expected is not None
+    assert torch.equal(told.picture, expected)
+
+
+def test_only_what_is_laid_and_relaxed_is_compiled_and_once_for_all_sizes() -> None:
+    graphs = CompileCounter()
+    torch.compiler.reset()
+    draws = torch.rand(2, COLUMNS, dtype=torch.float64)
+    crops = torch.rand(2, 3, 24, 24) * 2 - 1
+    made = torch.compile(TASK.examples, backend=graphs)(crops, draws)
+    for one, other in zip(made, TASK.examples(crops, draws), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    assert graphs.frame_count <= 12
 
 
 @pytest.mark.parametrize("size", [(1, 7), (5, 3), (30, 21)])

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from attenua.compiling import glue
 from attenua.data.masks import MAX_RATIO
 
 __all__ = ["COLUMNS", "holes"]
@@ -24,6 +25,7 @@ _HIGH = (0.03, 0.08, 0.2), (0.15, 0.35, 0.75)
 _LEAST = 0.05  # the least share that is aimed at
 
 
+@glue
 def holes(draws: Tensor, side: int) -> Tensor:
     """Return masks, bool [B, side, side], True in the hole, from draws, float [B, COLUMNS] in [0, 1).
 
@@ -36,60 +38,61 @@ def holes(draws: Tensor, side: int) -> Tensor:
     kind, width = draws[:, 0] < 0.5, (draws[:, 1] * 3).long()
     goal = _LEAST + (MAX_RATIO - _LEAST) * draws[:, 2]
     goal, shapes = goal.float(), draws[:, _CHOICES:].float()  # what is drawn with needs no more digits than pixels
-    strokes, boxes = _strokes(shapes, width, goal, side), _boxes(shapes, width, goal, side)
+    place = (torch.arange(side, device=shapes.device, dtype=shapes.dtype) + 0.5) / side  # of the pixels' centres
+    masks = []
+    for lay, each in (_stroke, _strokes(shapes, width, side)), (_box, _boxes(shapes, width, side)):
+        mask = torch.zeros(len(draws), side, side, dtype=torch.bool, device=draws.device)
+        for number in range(each.shape[1]):
+            mask = lay(mask, place, each[:, number], goal if number else torch.full_like(goal, MAX_RATIO))
+        masks.append(mask)
+    strokes, boxes = masks
     return torch.where(kind[:, None, None], strokes, boxes)
 
 
 def _between(table: int, width: Tensor, draws: Tensor) -> Tensor:
-    """Return sizes within the range of each mask's width class."""
+    """Return sizes, [B, N], within the range of each mask's width class."""
     low, high = (torch.tensor(each[table], device=draws.device, dtype=draws.dtype)[width] for each in (_LOW, _HIGH))
-    return low + (high - low) * draws
+    return low[:, None] + (high - low)[:, None] * draws
 
 
-def _lay(mask: Tensor, shape: Tensor, goal: Tensor, first: bool) -> Tensor:
-    """Return the masks with a shape each, where it is not too much."""
+def _boxes(draws: Tensor, width: Tensor, side: int) -> Tensor:
+    """Return boxes, [B, N, 4]: the centre's y and x, half the height and half the length, in sides of the picture."""
+    numbers = draws[:, : draws.shape[1] // 4 * 4].reshape(len(draws), -1, 4)
+    half = [(_between(1, width, numbers[..., axis]) / 2).clamp(min=0.75 / side) for axis in (2, 3)]
+    return torch.stack([numbers[..., 0], numbers[..., 1], *half], dim=2)
+
+
+def _strokes(draws: Tensor, width: Tensor, side: int) -> Tensor:
+    """Return segments, [B, N, 5]: the start's y and x, the way to the end, and half the pen's width."""
+    own = draws.reshape(len(draws), _STROKES, -1)
+    place, pen, heading = own[..., :2], _between(0, width, own[..., 2]) / 2, own[..., 3] * 2 * math.pi
+    pen = pen.clamp(min=0.75 / side)  # no line falls between the pixels
+    segments = []
+    for segment in range(_SEGMENTS):
+        turn, length = own[..., 4 + 2 * segment], own[..., 5 + 2 * segment]
+        heading = heading + (turn - 0.5) * 2.8  # as wide as a normal turn of 0.8 radians
+        step = (0.04 + 0.21 * length)[..., None] * torch.stack([heading.sin(), heading.cos()], dim=2)
+        step = (place + step).clamp(0, 1) - place  # it stays in the picture
+        segments.append(torch.cat([place, step, pen[..., None]], dim=2))
+        place = place + step
+    return torch.stack(segments, dim=2).flatten(1, 2)
+
+
+def _box(mask: Tensor, place: Tensor, box: Tensor, most: Tensor) -> Tensor:
+    """Return masks with a box each, where the hole stays within a share of the picture."""
+    top, left, tall, long = box[:, :, None].unbind(1)
+    inside_y, inside_x = (place - top).abs() <= tall, (place - left).abs() <= long
+    return _laid(mask, inside_y[:, :, None] & inside_x[:, None, :], most)
+
+
+def _stroke(mask: Tensor, place: Tensor, segment: Tensor, most: Tensor) -> Tensor:
+    """Return masks with the pixels within a radius of a segment each, where the hole stays within a share."""
+    down, right, rise, run, radius = segment[:, :, None, None].unbind(1)
+    y, x = place[None, :, None] - down, place[None, None, :] - right
+    along = ((y * rise + x * run) / (rise**2 + run**2).clamp(min=1e-12)).clamp(0, 1)
+    return _laid(mask, (y - along * rise).square() + (x - along * run).square() <= radius.square(), most)
+
+
+def _laid(mask: Tensor, shape: Tensor, most: Tensor) -> Tensor:
     together = mask | shape
-    fits = together.float().mean((1, 2)) <= (MAX_RATIO if first else goal)
-    return torch.where(fits[:, None, None], together, mask)
-
-
-def _centres(side: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the pixels' centres in sides of the picture: y [1, side, 1] and x [1, 1, side]."""
-    place = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side
-    return place[None, :, None], place[None, None, :]
-
-
-def _boxes(draws: Tensor, width: Tensor, goal: Tensor, side: int) -> Tensor:
-    y, x = _centres(side, draws)
-    mask = torch.zeros(len(draws), side, side, dtype=torch.bool, device=draws.device)
-    for number in range(draws.shape[1] // 4):
-        top, left, height, length = draws[:, 4 * number : 4 * number + 4].unbind(1)
-        half = [(_between(1, width, each) / 2).clamp(min=0.75 / side) for each in (height, length)]
-        inside_y = (y - top[:, None, None]).abs() <= half[0][:, None, None]
-        inside_x = (x - left[:, None, None]).abs() <= half[1][:, None, None]
-        mask = _lay(mask, inside_y & inside_x, goal, number == 0)
-    return mask
-
-
-def _strokes(draws: Tensor, width: Tensor, goal: Tensor, side: int) -> Tensor:
-    y, x = _centres(side, draws)
-    mask = torch.zeros(len(draws), side, side, dtype=torch.bool, device=draws.device)
-    for number, own in enumerate(draws.chunk(_STROKES, dim=1)):
-        place, pen, heading = own[:, :2], _between(0, width, own[:, 2]) / 2, own[:, 3] * 2 * math.pi
-        pen = pen.clamp(min=0.75 / side)  # no line falls between the pixels
-        for segment in range(_SEGMENTS):
-            turn, length = own[:, 4 + 2 * segment], own[:, 5 + 2 * segment]
-            heading = heading + (turn - 0.5) * 2.8  # as wide as a normal turn of 0.8 radians
-            step = (0.04 + 0.21 * length)[:, None] * torch.stack([heading.sin(), heading.cos()], dim=1)
-            step = (place + step).clamp(0, 1) - place  # it stays in the picture
-            mask = _lay(mask, _line(y, x, place, step, pen), goal, number == segment == 0)
-            place = place + step
-    return mask
-
-
-def _line(y: Tensor, x: Tensor, start: Tensor, step: Tensor, radius: Tensor) -> Tensor:
-    """Return the pixels within a radius of a segment, bool [B, side, side]."""
-    (down, right), (rise, run) = ([each[:, None, None] for each in pair.unbind(1)] for pair in (start, step))
-    y, x = y - down, x - right
-    along = ((y * rise + x * run) / (rise**2 + run**2).clamp(min=1e-12)).clamp_(0, 1)
-    return (y - along * rise).square() + (x - along * run).square() <= radius[:, None, None].square()
+    return torch.where((together.float().mean((1, 2)) <= most)[:, None, None], together, mask)

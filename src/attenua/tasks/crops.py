@@ -161,6 +161,9 @@ class CropSource(DrawnSource):
         self.photographs = self.photographs.to(device)
 
     def made(self, draws: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return what the task makes of crops; they are drawn by area."""
-        crops = self.photographs.crops(draws[:, :CUT], self.side, self.where).to(dtype) / 127.5 - 1
-        return self.examples(crops, draws[:, CUT:])
+        """Return what the task makes of crops."""
+        return self.examples(self.cut(draws, dtype), draws[:, CUT:])
+
+    def cut(self, draws: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the crops of draws, [B, 3, side, side] in [-1, 1], drawn by area."""
+        return self.photographs.crops(draws[:, :CUT], self.side, self.where).to(dtype) / 127.5 - 1

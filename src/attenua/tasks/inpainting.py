@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attenua.compiling import glue
 from attenua.config import Config
 from attenua.data.folder import OnSkip
 from attenua.data.holes import COLUMNS, holes
 from attenua.data.photographs import load
 from attenua.networks import Condition
-from attenua.tasks.crops import CropSource
+from attenua.tasks.crops import CUT, CropSource
 from attenua.tasks.task import Task
 
 __all__ = ["Inpainting", "fill"]
@@ -25,9 +27,26 @@ FARTHEST, FALL = 24, 8.0
 
 
 class HoledSource(CropSource):
-    """Crops with holes; their deviation is measured on fewer, for on a processor holes take longer than crops."""
+    """Crops with holes; their deviation is measured on fewer, for on a processor holes take longer than crops.
+
+    Holes and fills are some thousand small operations: a GPU waits for their launches longer than it trains, so they
+    are compiled where the network is.
+    """
 
     measured = 1024
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._compiled = self.examples
+
+    def compile(self) -> None:
+        """Have examples compiled, but those of `preview`, which are of another number."""
+        self._compiled = torch.compile(self.examples)
+
+    def batch(self, rows: Tensor, draws: Tensor, dtype: torch.dtype) -> tuple[Tensor, Condition]:
+        """Return states and their conditions: the pictures of examples are filled already."""
+        state, picture = self._compiled(self.cut(draws, dtype), draws[:, CUT:])
+        return state, Condition(picture=picture)
 
 
 class Inpainting(Task):
@@ -57,6 +76,7 @@ class Inpainting(Task):
         """Return the hole, bool [B, H, W]."""
         return picture[:, 3] > 0.5
 
+    @glue
     def examples(self, crops: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Return states and pictures with holes, of crops, float [B, 3, S, S] in [-1, 1]."""
         mask = holes(draws, crops.shape[-1])[:, None]
@@ -87,6 +107,7 @@ def doubt(mask: Tensor) -> Tensor:
     return -torch.expm1(distance / -FALL)
 
 
+@glue
 def fill(pixels: Tensor, mask: Tensor) -> Tensor:
     """Return pixels [B, C, H, W] with the hole of a mask, bool [B, 1, H, W], filled smoothly from what is known.
 
@@ -122,21 +143,26 @@ def _bounds(pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _relaxed(filled: Tensor, free: Tensor) -> Tensor:
-    """Return pixels after some steps towards biharmonic ones, each as far as it is free, 0..1.
-
-    Steps down the gradient of the squared Laplacian, whose largest eigenvalue is 64, with momentum (Polyak 1964).
-    """
+    """Return pixels after some steps towards biharmonic ones, each as far as it is free, 0..1."""
     rows, columns = _around(free)
-    window, share = filled[..., rows, columns], free[..., rows, columns]
-    before, rate = window, 0.95 * (1 + MOMENTUM) / 32
-    for _ in range(STEPS):
-        change = _laplacian(_laplacian(window)).mul_(share * rate)
-        before, window = window, window + MOMENTUM * (window - before) - change
+    window = _descended(filled[..., rows, columns], free[..., rows, columns])
     if window.shape == filled.shape:
         return window
     filled = filled.clone()
     filled[..., rows, columns] = window
     return filled
+
+
+def _descended(window: Tensor, free: Tensor) -> Tensor:
+    """Return pixels some steps down the gradient of the squared Laplacian, whose largest eigenvalue is 64.
+
+    With momentum (Polyak 1964); each pixel goes as far as it is free.
+    """
+    before, rate = window, 0.95 * (1 + MOMENTUM) / 32
+    for _ in range(STEPS):
+        change = _laplacian(_laplacian(window)) * (free * rate)
+        before, window = window, window + MOMENTUM * (window - before) - change
+    return window
 
 
 def _around(free: Tensor) -> tuple[slice, slice]:

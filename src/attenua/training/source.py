@@ -61,6 +61,9 @@ class Source(ABC):
         rows: [B], which examples of the pass; draws: their rows of `draw`.
         """
 
+    def compile(self) -> None:  # noqa: B027 - nothing to do is the usual case
+        """Have `batch` compiled, where it is many small operations; by default it stays as it is."""
+
     def weigh(self, condition: Condition) -> Tensor | None:
         """Return how much pixels count in the loss, [B, 1, H, W], with a mean of 1 a sample; None: all alike."""
         return None

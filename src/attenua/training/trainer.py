@@ -178,6 +178,8 @@ class Trainer:
         self.data_sha256 = source.sha256()
         self.start = None if init is None else dict(init.record)
         source.place(device)
+        if training.compile:
+            source.compile()
         self.generator = torch.Generator(device)
         self.step, self.seen, self.seconds = 0, 0, 0.0
         self.stopping = False
