@@ -38,6 +38,8 @@ CASES: list[tuple[dict[str, Any], bool]] = [
     ({**PICTURE, **WINDOWS, "fusion": "attention"}, False),
     ({**FEATURES, "feature_stages": 1}, False),
     ({**FEATURES, "feature_stages": 2, "patch": 4, "condition_scale": 2}, False),
+    ({**PICTURE, "features": "vgg16", "feature_stages": 2}, False),
+    ({**PICTURE, "features": "vgg16", "feature_stages": 3, "patch": 4, "condition_scale": 2}, False),
     ({**FEATURES, "feature_stages": 2, "patch": 2, **WINDOWS, "fusion": "attention"}, False),
 ]
 
