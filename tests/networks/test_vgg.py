@@ -41,7 +41,7 @@ def test_fewer_stages_are_the_first_ones_and_other_weights_are_named() -> None:
     whole, part = Vgg16(5), Vgg16(2)
     tensors = dict(whole.state_dict())
     part.load(tensors)
-    picture = torch.rand(1, 3, 8, 12)
+    picture = torch.rand(1, 3, 16, 32)
     for few, many in zip(part(picture), whole(picture), strict=False):
         assert torch.equal(few, many)
     with pytest.raises(ValueError, match=r"vgg16: stages\.1\.0\.weight is missing; needed is the shape"):
@@ -64,5 +64,5 @@ def test_the_published_weights_give_the_maps_of_the_perceptual_network(tmp_path:
     picture = torch.rand(1, 3, 40, 56) * 2 - 1
     measure(picture, picture)
     for own, their in zip(network(picture), theirs, strict=True):
-        torch.testing.assert_close(own, their)
+        torch.testing.assert_close(own, their, rtol=1e-4, atol=1e-4)
         assert 0.1 < float((own > 0).float().mean()) < 0.9
