@@ -31,6 +31,7 @@ class NetworkConfig:
     as well. features: the encoder also uses an ImageNet network's feature_stages first maps, of the picture's first
     three channels, RGB: "efficientnet-lite0" (strides 2, 4, 8, 16, 32) or "vgg16" (1, 2, 4, 8, 16). fusion "add": what
     the encoder says is added to the state's features; "attention": it also asks them, in the levels that attend.
+    filter: how far a frequency filter in front of the decoders sees, in pixels of the last level (0: none).
     """
 
     image_size: int = 32
@@ -58,13 +59,14 @@ class NetworkConfig:
     features: Literal["none", "efficientnet-lite0", "vgg16"] = "none"
     feature_stages: int = 5
     fusion: Literal["add", "attention"] = "add"
+    filter: int = 0
 
     def __post_init__(self) -> None:
         positive = {"image_size", "channels", "width", "blocks", "heads", "patch"}
         for name in sorted(positive):
             if getattr(self, name) < 1:
                 raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 1")
-        for name in ("classes", "augment_labels", "middle"):
+        for name in ("classes", "augment_labels", "middle", "filter"):
             if getattr(self, name) < 0:
                 raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 0")
         if not self.multipliers or min(self.multipliers) < 1:
