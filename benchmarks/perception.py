@@ -8,10 +8,10 @@
 their mean ("5x4": four of five calls), "mean" for the mean of all maps by one call, and "annotators" for how well each
 of them agrees with the others. Edges are scored with and without suppression (SEval, CEval).
 
---keep FOLDER keeps the maps of edges as FOLDER/NAME/ID.png, and takes those that are there already. Any other name is
-that of such a folder with the maps of another method (0 to 255), as benchmarks/hed.py writes them. --add keeps the rows
-of a report that is there and replaces those that are measured anew, so that a report can be taken in parts. --compiled
-matches with a compiled program (it needs a C compiler): the same optimum, sooner.
+--keep FOLDER keeps the maps as FOLDER/NAME/ID.png, and takes those that are there already. Any other name is that of
+such a folder with the maps of another method (0 to 255), as benchmarks/hed.py and u2net.py write them. --add keeps the
+rows of a report that is there and replaces those that are measured anew, so that a report can be taken in parts.
+--compiled matches with a compiled program (it needs a C compiler): the same optimum, sooner.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from attenua.tasks.saliency import enlarge, reduce
 from attenua.tasks.scoring import evenly
 
 OUT = Path(__file__).parent / "results"
-MAPS = "annotators,mean,1,2,3,5,10,20,5x4"
+MAPS = "mean,1,2,3,5,10,20,5x4"
 
 
 def arguments() -> argparse.Namespace:
@@ -53,7 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("model", help="a model's name or file")
     parser.add_argument("--data", type=Path, required=True, help="the folder of BSDS500 or DUTS")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="of BSDS500; DUTS has test alone")
-    parser.add_argument("--maps", default=MAPS, help="what is measured, see above")
+    parser.add_argument("--maps", help=f"what is measured, see above (default: {MAPS}, and annotators of edges)")
     parser.add_argument("--limit", type=int, help="pictures, evenly taken from the split: screening, not the protocol")
     parser.add_argument("--thresholds", type=int, default=99, help="of edges: 99 as published, 25 to screen")
     parser.add_argument("--modes", default="SEval,CEval", help="of edges: with suppression, and without")
@@ -61,11 +61,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="where maps of edges are kept, see above")
+    parser.add_argument("--keep", type=Path, help="where maps are kept, see above")
     parser.add_argument("--add", action="store_true", help="to the report that is there")
     parser.add_argument("--compiled", action="store_true", help="match by a compiled program, in one process")
     parser.add_argument("--out", type=Path, help="the report (default: results/perception_TASK.json)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.maps = args.maps or (f"annotators,{MAPS}" if args.task == "edges" else MAPS)
+    return args
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ class Bench:
         new = {tuple(row.get(key) for key in keys) for row in rows}
         self.rows = [row for row in self.rows if tuple(row.get(key) for key in keys) not in new] + rows
         told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        print(f"{settings['maps']:>10} {' '.join(map(str, more.values()))} {told}", flush=True)
+        kind = f"{more['mode']} {more['thresholds']} " if "mode" in more else ""
+        print(f"{settings['maps']:>10} {kind}{told}", flush=True)
 
     def edges(self) -> None:
         """Score maps of edges, and the annotators against each other."""
@@ -203,10 +206,11 @@ class Bench:
     def saliency(self) -> None:
         """Score maps of what stands out."""
         for maps in map(Maps.parse, self.args.maps.split(",")):
-            meter = Saliency()
-            for found, truth in self.drawn(maps):
-                meter.update(found, truth[0])
-            self.note(meter.results(), maps)
+            meter, digest = Saliency(), hashlib.sha256()
+            for found, truth in self._kept(maps):
+                digest.update(found.tobytes())
+                meter.update(torch.tensor(found), truth[0])
+            self.note(meter.results(), maps, maps_sha256=digest.hexdigest())
 
 
 def processor_seconds() -> float:

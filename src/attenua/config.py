@@ -28,9 +28,10 @@ class NetworkConfig:
     windows in which blocks attend, in pixels of their level (0: the whole picture). A condition picture of
     condition_channels (0: none), condition_scale times smaller than the state, has an encoder of condition_blocks
     blocks a level. gains: a head is what the decoder says plus the state times a factor a pixel, which the decoder says
-    as well. features "efficientnet-lite0": the encoder also uses an ImageNet network's feature_stages first maps
-    (strides 2, 4, 8, 16, 32) of the picture's first three channels, RGB. fusion "add": what the encoder says is added
-    to the state's features; "attention": it also asks them, in the levels that attend.
+    as well. features: the encoder also uses an ImageNet network's feature_stages first maps, of the picture's first
+    three channels, RGB: "efficientnet-lite0" (strides 2, 4, 8, 16, 32) or "vgg16" (1, 2, 4, 8, 16). fusion "add": what
+    the encoder says is added to the state's features; "attention": it also asks them, in the levels that attend.
+    filter: how far a frequency filter in front of the decoders sees, in pixels of the last level (0: none).
     """
 
     image_size: int = 32
@@ -55,16 +56,17 @@ class NetworkConfig:
     condition_scale: int = 1
     condition_blocks: int = 2
     gains: bool = False
-    features: Literal["none", "efficientnet-lite0"] = "none"
+    features: Literal["none", "efficientnet-lite0", "vgg16"] = "none"
     feature_stages: int = 5
     fusion: Literal["add", "attention"] = "add"
+    filter: int = 0
 
     def __post_init__(self) -> None:
         positive = {"image_size", "channels", "width", "blocks", "heads", "patch"}
         for name in sorted(positive):
             if getattr(self, name) < 1:
                 raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 1")
-        for name in ("classes", "augment_labels", "middle"):
+        for name in ("classes", "augment_labels", "middle", "filter"):
             if getattr(self, name) < 0:
                 raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 0")
         if not self.multipliers or min(self.multipliers) < 1:
@@ -99,7 +101,8 @@ class NetworkConfig:
             )
         if not 1 <= self.feature_stages <= 5:
             raise ValueError(f"network.feature_stages is {self.feature_stages}; allowed is 1 to 5")
-        fold, step = self.patch // self.condition_scale, self.condition_scale * 2**self.feature_stages
+        stride = 2 ** (self.feature_stages if self.features == "efficientnet-lite0" else self.feature_stages - 1)
+        fold, step = self.patch // self.condition_scale, self.condition_scale * stride
         if fold & (fold - 1):
             raise ValueError(f"network.patch / condition_scale is {fold}; with features it must be a power of two")
         if self.image_size % step:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from attenua.networks.blocks import (
     Attention,
+    FrequencyFilter,
     GroupNorm,
     ResidualBlock,
     RMSNorm,
@@ -136,3 +137,20 @@ def test_times_are_told_apart() -> None:
     assert found.shape == (50, 128)
     assert float(torch.cdist(found, found).add(torch.eye(50) * 1e3).min()) > 0.1
     assert "frequencies" not in embedding.state_dict()
+
+
+@torch.no_grad()
+def test_a_frequency_filter_multiplies_every_frequency_by_one_gain_for_all_sizes() -> None:
+    block = FrequencyFilter(3, 5, 2).double()
+    x, embedding = torch.randn(2, 3, 12, 9, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
+    assert torch.equal(block(x, embedding), x)  # at the start
+    stir(block, 0.5)
+    for size in ((16, 13), (17, 14), (32, 26)):  # zeros around as wide as the filter: nothing wraps
+        room = (2, size[1] - 9 - 2, 2, size[0] - 12 - 2)
+        padded = F.pad(x, room)
+        found = torch.fft.irfft2(torch.fft.rfft2(padded) * block.gain(embedding, *size), s=size)
+        torch.testing.assert_close(block(padded, embedding), found)
+        torch.testing.assert_close(block(x, embedding), found[..., 2:14, 2:11])
+    few, many = block.gain(embedding, 8, 6), block.gain(embedding, 32, 12)
+    torch.testing.assert_close(many[:, :, ::4, ::2], few)  # the same cycles a pixel
+    assert not torch.allclose(few[0], few[1])  # the embedding has a say

@@ -159,6 +159,10 @@ def config(**fields: Any) -> NetworkConfig:
         {"patch": 4, "condition_scale": 2, "image_size": 64},
         {"condition_channels": 4, "condition_blocks": 0},
         {"patch": 2, "fusion": "attention", "attention": (16, 8), "window": 4},
+        {"features": "vgg16", "patch": 1, "feature_stages": 2},
+        {"features": "vgg16", "patch": 2, "feature_stages": 3, "multipliers": (1, 2, 2)},
+        {"features": "vgg16", "patch": 8, "feature_stages": 1},
+        {"features": "vgg16", "patch": 1, "feature_stages": 5},
     ],
     ids=str,
 )
@@ -195,7 +199,12 @@ def test_each_map_enters_once_and_pretrained_weights_reach_the_encoder(state: di
 
 @pytest.mark.parametrize(
     ("fields", "multiple"),
-    [({}, 32), ({"feature_stages": 3}, 8), ({"patch": 2, "condition_scale": 2, "image_size": 64}, 64)],
+    [
+        ({}, 32),
+        ({"feature_stages": 3}, 8),
+        ({"patch": 2, "condition_scale": 2, "image_size": 64}, 64),
+        ({"features": "vgg16", "feature_stages": 4}, 8),
+    ],
 )
 def test_sides_are_multiples_of_what_the_features_need(fields: dict[str, Any], multiple: int) -> None:
     network = UNet(config(**fields))
@@ -212,6 +221,10 @@ def test_configurations_that_cannot_be_are_named() -> None:
         ({"condition_channels": 1}, "condition_channels is 1; with features it is at least 3"),
         ({"feature_stages": 6}, "feature_stages is 6; allowed is 1 to 5"),
         ({"patch": 3, "image_size": 96}, "patch / condition_scale is 3; with features it must be a power of two"),
+        (
+            {"features": "vgg16", "image_size": 40},
+            "image_size is 40; with 5 feature stages it must be a multiple of 16",
+        ),
         ({"image_size": 48}, "image_size is 48; with 5 feature stages it must be a multiple of 32"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -32,12 +32,15 @@ CASES: list[tuple[dict[str, Any], bool]] = [
     ({"patch": 2}, True),
     ({"skips": "all", "resample": "block", "middle": 1}, True),
     ({"decoders": 2, "split": "spatial", "multipliers": (1, 1, 1)}, True),
+    ({"filter": 2, "decoders": 2}, True),
     (PICTURE, True),
     ({**PICTURE, "patch": 4, "condition_scale": 2, "condition_blocks": 4}, True),
     (WINDOWS, False),
     ({**PICTURE, **WINDOWS, "fusion": "attention"}, False),
     ({**FEATURES, "feature_stages": 1}, False),
     ({**FEATURES, "feature_stages": 2, "patch": 4, "condition_scale": 2}, False),
+    ({**PICTURE, "features": "vgg16", "feature_stages": 2}, False),
+    ({**PICTURE, "features": "vgg16", "feature_stages": 3, "patch": 4, "condition_scale": 2}, False),
     ({**FEATURES, "feature_stages": 2, "patch": 2, **WINDOWS, "fusion": "attention"}, False),
 ]
 

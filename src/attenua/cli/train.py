@@ -241,9 +241,14 @@ def _features(config: Config, folder: Path) -> Any:
     from attenua.data import pretrained
     from attenua.training import checkpoint
 
-    if config.model.network.features == "none" or checkpoint.newest(folder) is not None:
+    name = config.model.network.features
+    if name == "none" or checkpoint.newest(folder) is not None:
         return None
     try:
+        if name == "vgg16":
+            from attenua.metrics.perceptual import vgg16
+
+            return vgg16(weights.cache())
         return pretrained.efficientnet_lite0(weights.cache())
     except ValueError as error:
         raise ValueError(f"{error}; --set model.network.features=none trains without") from None

@@ -16,7 +16,7 @@ from attenua.files import package_file, write_bytes
 from attenua.metrics.frechet import read_tensors
 from attenua.shapes import Times
 
-__all__ = ["NETS", "Perceptual", "convert"]
+__all__ = ["NETS", "Perceptual", "convert", "vgg16"]
 
 NETS = ("alex", "vgg")
 
@@ -111,6 +111,14 @@ def convert(net: str, cache: str | Path) -> Path:
             tree = _ArraysOnly(file).load()
         write_bytes(path, safetensors.torch.save(_renamed(tree, net, backbone), {"format": f"LPIPS v0.1 {net}"}))
     return path
+
+
+def vgg16(cache: str | Path) -> dict[str, Tensor]:
+    """Return the ImageNet weights of `networks.vgg.Vgg16`, float32, for its `load`: those behind LPIPS.
+
+    Errors as for `convert`, and ValueError where the kept file is damaged.
+    """
+    return read_tensors(convert("vgg", cache))[0]
 
 
 class _ArraysOnly(pickle.Unpickler):

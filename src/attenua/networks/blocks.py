@@ -158,6 +158,44 @@ class ResidualBlock(nn.Module):
         return result
 
 
+class FrequencyFilter(nn.Module):
+    """Every channel times a learned gain of its own in the Fourier domain; all of them 1 at the start.
+
+    DiffusionEdge (Ye, Xu, Huang, Yi and Cai 2024) learns one complex gain a frequency, so for one size of picture.
+    Here the gain is a smooth function of the frequency in cycles a pixel, whatever the size: 1 + s P(f), s a number a
+    channel that the embedding says, and P a trigonometric polynomial of `degree`. Such a product is a convolution with
+    2 degree + 1 pixels a side and is computed as one, with zeros beyond the borders where a transform would wrap
+    around: a pixel sees `degree` pixels each way, so tiles agree with the whole.
+    """
+
+    def __init__(self, channels: int, embedding: int, degree: int) -> None:
+        super().__init__()
+        self.polynomial = nn.Conv2d(
+            channels, channels, 2 * degree + 1, padding=degree, groups=channels, bias=False
+        )  # coefficient k of P weighs the pixel k to the right (or below), as torch correlates
+        initialise(self.polynomial)
+        self.strength = dense(embedding, channels, gain=0.0)
+
+    def forward(self, x: Images, embedding: Vectors) -> Images:
+        """Return x filtered, [B, C, H, W]; embedding: [B, E]."""
+        strength = self.strength(embedding)[:, :, None, None].to(x.dtype)
+        return torch.addcmul(x, strength, self.polynomial(x))
+
+    def gain(self, embedding: Vectors, height: int, width: int) -> Tensor:
+        """Return the gain at the frequencies of a real transform of that size, complex [B, C, height, width // 2 + 1].
+
+        Of any size: it is the same function of cycles a pixel, f_y = 0, 1 / height, .. and f_x = 0, 1 / width, ...
+        """
+        weight = self.polynomial.weight[:, 0]
+        place = torch.arange(weight.shape[-1], device=weight.device, dtype=weight.dtype) - weight.shape[-1] // 2
+        rows = torch.fft.fftfreq(height, dtype=weight.dtype, device=weight.device)
+        columns = torch.fft.rfftfreq(width, dtype=weight.dtype, device=weight.device)
+        down, right = (torch.exp(2j * torch.pi * f[:, None] * place) for f in (rows, columns))
+        polynomial = torch.einsum("ya,cab,xb->cyx", down, weight.to(down.dtype), right)
+        strength: Tensor = self.strength(embedding)[:, :, None, None]
+        return 1 + strength * polynomial
+
+
 class PlainBlock(nn.Module):
     """norm, SiLU, 3x3, norm, SiLU, zero 3x3, plus the input: a residual block that is told nothing else."""
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attenua.config import NetworkConfig
-from attenua.networks import features as backbone
 from attenua.networks.blocks import PlainBlock, RMSNorm, convolution, enlarge
+from attenua.networks.features import EfficientNetLite0
 from attenua.networks.reach import Reach
+from attenua.networks.vgg import Vgg16
+
+BACKBONES: dict[str, type[EfficientNetLite0] | type[Vgg16]] = {each.NAME: each for each in (EfficientNetLite0, Vgg16)}
+"""Networks with ImageNet features, by their names in configurations."""
 
 
 class Projection(nn.Module):
-    """One map of the ImageNet features brought to a level's channels and size.
+    """One map of the ImageNet features, of `channels` at stride `own`, brought to a level's channels and size.
 
     The map is normalised a pixel; where it is finer than the level its pixels become channels, where it is coarser it
     is enlarged bilinearly after the 1x1 convolution.
     """
 
-    def __init__(self, stage: int, stride: int, outputs: int) -> None:
+    def __init__(self, stage: int, own: int, channels: int, stride: int, outputs: int) -> None:
         super().__init__()
-        own, channels = 2 ** (stage + 1), backbone.CHANNELS[stage]
         self.stage, self.fold, self.factor = stage, max(stride // own, 1), max(own // stride, 1)
         self.norm = RMSNorm(channels)
         self.conv = convolution(channels * self.fold**2, outputs, 1)
@@ -39,13 +43,12 @@ class Projection(nn.Module):
         return own.interpolated(self.factor) if self.factor > 1 else own
 
 
-def stages_of(stride: int, finest: int, coarsest: int, count: int) -> list[int]:
-    """Return which of `count` feature stages enter the level of a stride, levels having strides finest to coarsest.
+def stages_of(stride: int, finest: int, coarsest: int, strides: Sequence[int]) -> list[int]:
+    """Return which feature stages, of these strides, enter the level of a stride; levels have finest to coarsest.
 
     Each stage enters the level of its own stride; finer ones the finest level, coarser ones the coarsest. The finest
     level, where no stage has a stride so small, takes the first as well. Strides are in pixels of the picture.
     """
-    strides = [2 ** (stage + 1) for stage in range(count)]
     chosen = [stage for stage, own in enumerate(strides) if min(max(own, finest), coarsest) == stride]
     return chosen or ([0] if stride < strides[0] else [])
 
@@ -69,15 +72,17 @@ class ConditionEncoder(nn.Module):
         )
         self.downs = nn.ModuleList(convolution(a, b, 3, stride=2) for a, b in itertools.pairwise(widths))
         self.outs = nn.ModuleList(convolution(width, width, 1) for width in widths)
-        self.features: backbone.EfficientNetLite0 | None = None
+        self.features: EfficientNetLite0 | Vgg16 | None = None
         self.projections: nn.ModuleList | None = None
         if config.features != "none":
-            self.features = backbone.EfficientNetLite0(config.feature_stages)
+            kind = BACKBONES[config.features]
+            self.features = kind(config.feature_stages)
+            own = kind.STRIDES[: config.feature_stages]
             strides = [self.fold * 2**level for level in range(len(widths))]
             self.projections = nn.ModuleList(
                 nn.ModuleList(
-                    Projection(stage, stride, width)
-                    for stage in stages_of(stride, strides[0], strides[-1], config.feature_stages)
+                    Projection(stage, own[stage], kind.CHANNELS[stage], stride, width)
+                    for stage in stages_of(stride, strides[0], strides[-1], own)
                 )
                 for stride, width in zip(strides, widths, strict=True)
             )
@@ -85,7 +90,7 @@ class ConditionEncoder(nn.Module):
     @property
     def multiple(self) -> int:
         """What the picture's sides must be multiples of for its features, in pixels (1 without them)."""
-        return 1 if self.features is None else 2**self.config.feature_stages
+        return 1 if self.features is None else self.features.STRIDES[self.config.feature_stages - 1]
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         """Return the features; see the class. Raises ValueError for sides that are no multiples of `multiple`."""
@@ -114,7 +119,7 @@ class ConditionEncoder(nn.Module):
     def reaches(self) -> list[Reach]:
         """Return what every level's tensor sees, in pixels of the state."""
         picture = Reach().fold(self.config.condition_scale)
-        maps = backbone.reaches(picture, self.config.feature_stages)
+        maps = [] if self.features is None else self.features.reaches(picture, self.config.feature_stages)
         seen = picture.fold(self.fold).conv(3)
         result = []
         for level in range(len(self.levels)):

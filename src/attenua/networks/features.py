@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 from attenua.networks.blocks import initialise
 from attenua.networks.reach import Reach
 
-__all__ = ["CHANNELS", "EfficientNetLite0", "convert", "reaches"]
+if TYPE_CHECKING:
+    from attenua.networks.vgg import Vgg16
+
+__all__ = ["CHANNELS", "EfficientNetLite0", "convert", "take"]
 
 CHANNELS = (16, 24, 40, 112, 320)
 """Channels of the maps at strides 2, 4, 8, 16 and 32."""
@@ -81,6 +85,10 @@ class EfficientNetLite0(nn.Module):
     Zeros beyond the borders, as it was trained: a picture whose borders matter is padded by reflection before.
     """
 
+    NAME: ClassVar[str] = "efficientnet-lite0"
+    CHANNELS: ClassVar[tuple[int, ...]] = CHANNELS
+    STRIDES: ClassVar[tuple[int, ...]] = (2, 4, 8, 16, 32)
+
     def __init__(self, stages: int = len(CHANNELS)) -> None:
         super().__init__()
         if not 1 <= stages <= len(CHANNELS):
@@ -110,25 +118,30 @@ class EfficientNetLite0(nn.Module):
 
         Raises ValueError that names a weight which is missing or of another shape.
         """
-        own = self.state_dict()
-        for name, tensor in own.items():
-            found = tensors.get(name)
-            if found is None or found.shape != tensor.shape:
-                is_there = "is missing" if found is None else f"has the shape {list(found.shape)}"
-                raise ValueError(f"efficientnet-lite0: {name} {is_there}; needed is the shape {list(tensor.shape)}")
-        self.load_state_dict({name: tensors[name] for name in own})
+        take(self, tensors)
+
+    @classmethod
+    def reaches(cls, seen: Reach, stages: int) -> list[Reach]:
+        """Return what every map of EfficientNetLite0(stages) sees, for a picture whose pixels see `seen`."""
+        seen, result = seen.conv(3, 2, 0), []
+        for rows in _STAGES[:stages]:
+            for _, _, repeats, stride, kernel in rows:
+                for number in range(repeats):
+                    step = 1 if number else stride
+                    seen = seen.conv(kernel, step, (kernel - step) // 2)
+            result.append(seen)
+        return result
 
 
-def reaches(seen: Reach, stages: int) -> list[Reach]:
-    """Return what every map of EfficientNetLite0(stages) sees, for a picture whose pixels see `seen`."""
-    seen, result = seen.conv(3, 2, 0), []
-    for rows in _STAGES[:stages]:
-        for _, _, repeats, stride, kernel in rows:
-            for number in range(repeats):
-                step = 1 if number else stride
-                seen = seen.conv(kernel, step, (kernel - step) // 2)
-        result.append(seen)
-    return result
+def take(network: EfficientNetLite0 | Vgg16, tensors: Mapping[str, Tensor]) -> None:
+    """Load what the network has by name. Raises ValueError that names a weight missing or of another shape."""
+    own = network.state_dict()
+    for name, tensor in own.items():
+        found = tensors.get(name)
+        if found is None or found.shape != tensor.shape:
+            is_there = "is missing" if found is None else f"has the shape {list(found.shape)}"
+            raise ValueError(f"{network.NAME}: {name} {is_there}; needed is the shape {list(tensor.shape)}")
+    network.load_state_dict({name: tensors[name] for name in own})
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

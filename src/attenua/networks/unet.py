@@ -14,6 +14,7 @@ from attenua.config import NetworkConfig
 from attenua.networks.blocks import (
     Attention,
     CrossAttention,
+    FrequencyFilter,
     ResidualBlock,
     SpatialSplit,
     TimeEmbedding,
@@ -189,6 +190,7 @@ class UNet(nn.Module):
             if not last:
                 self.downs.append(Resample(channels, channels, "down", config))
                 skips += [channels] if config.skips == "all" else []
+        self.filter = FrequencyFilter(channels, embedding, config.filter) if config.filter else None
         counts = [heads] if config.decoders == 1 else [heads - 1, 1]
         each = config.channels + config.gains
         self.decoders = nn.ModuleList(Decoder(config, skips, count * each) for count in counts)
@@ -226,6 +228,7 @@ class UNet(nn.Module):
             if level < last:
                 seen = seen.fold(2).conv(3).conv(3) if config.resample == "block" else seen.conv(3, 2)
                 skips += [seen] if config.skips == "all" else []
+        seen = seen.conv(2 * config.filter + 1)
         if config.split == "spatial":
             seen = seen.conv(3).conv(7)
         for number in range(config.middle):
@@ -324,6 +327,8 @@ class UNet(nn.Module):
             if level < len(self.downs):
                 h = self.downs[level](h, embedding)
                 skips += [h] if self.config.skips == "all" else []
+        if self.filter is not None:
+            h = self.filter(h, embedding)
         raw: list[Tensor] = []
         for decoder in self.decoders:
             out = decoder(h, skips, embedding, features)
