@@ -34,7 +34,7 @@ def test_a_large_picture_is_seen_as_a_whole_and_its_map_has_its_size(
     assert photos.read(place).pixels.shape == (3, 30, 2 * LONGEST)
     told = reduce(photos.read(source).pixels)
     assert told.shape == (3, 15, LONGEST)
-    output = load_conditional(str(model)).draw(told, tile=LONGEST)[0]
+    output = load_conditional(str(model)).draw(told)[0]
     expected = ((enlarge(output, (30, 2 * LONGEST))[0] + 1) * 127.5).numpy()
     assert np.abs(grey(tmp_path / "out.png") - expected).max() <= 0.51
 

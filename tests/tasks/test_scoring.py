@@ -280,6 +280,25 @@ def test_masks_that_are_the_truth_have_no_error(tmp_path: Path) -> None:
     assert protocol["published"] is False
 
 
+def test_a_pair_that_cannot_be_used_is_told_once_and_not_counted(tmp_path: Path) -> None:
+    subject = model(tmp_path, "saliency", lambda picture, mean: torch.zeros(1, *picture.shape[1:]), channels=1)
+    for part in ("train", "test/images", "test/masks"):
+        (tmp_path / "D" / part).mkdir(parents=True)
+    for number in range(3):
+        mask = torch.zeros(3, 20, 30, dtype=torch.uint8)
+        mask[:, 5:, : 5 * number] = 255
+        images.write(tmp_path / "D" / "test" / "images" / f"{number}.png", torch.zeros(3, 20, 30, dtype=torch.uint8))
+        images.write(tmp_path / "D" / "test" / "masks" / f"{number}.png", mask)
+    told: list[str] = []
+    rows, _ = Scoring(subject, tmp_path / "D", on_skip=lambda path, reason: told.append(path.name)).run()
+    assert told == ["0.png"]
+    assert {row["samples"] for row in rows} == {2}
+    with pytest.raises(ValueError, match="no foreground"):
+        Scoring(subject, tmp_path / "D", strict=True).run()
+    with pytest.raises(ValueError, match="no pair of a picture and a map"):
+        Scoring(subject, tmp_path / "D", num=1, on_skip=lambda path, reason: None).run()
+
+
 def test_pictures_are_taken_evenly() -> None:
     assert evenly(10, 5) == [0, 2, 4, 6, 8]
     assert evenly(3, None) == [0, 1, 2]

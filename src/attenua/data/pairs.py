@@ -250,11 +250,15 @@ def load(
     Raises ValueError where no pair is left, for another split, and where `path` is held out from training
     (`heldout.check`); FileNotFoundError or NotADirectoryError where it is no folder.
     """
+    tell = reporter(strict, on_skip)
+    return gather(read(files(path, split, tell), tell, longest), name=f"{Path(path).resolve().name}-{split}")
+
+
+def files(path: str | Path, split: str, tell: OnSkip) -> list[tuple[str, Path, Path]]:
+    """The pairs that `load` reads, unread: name, picture and mask, by name. Errors as for `load`."""
     path = Path(path)
     heldout.check(path, split)
-    tell = reporter(strict, on_skip)
-    found = folder_pairs(_split(path, split), tell)
-    return gather(read(found, tell, longest), name=f"{path.resolve().name}-{split}")
+    return folder_pairs(_split(path, split), tell)
 
 
 def read(

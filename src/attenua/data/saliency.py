@@ -8,7 +8,7 @@ from attenua.data import heldout, pairs
 from attenua.data.folder import OnSkip, reporter
 from attenua.data.pairs import PairSet
 
-__all__ = ["COUNTS", "NAMES", "TERMS", "find", "load"]
+__all__ = ["COUNTS", "NAMES", "TERMS", "files", "find", "load"]
 
 COUNTS = {"train": 10_553, "test": 5_019}
 """Pairs in DUTS-TR and DUTS-TE."""
@@ -45,14 +45,25 @@ def load(
     Arguments and errors as for `pairs.load`. All of DUTS-TR takes about 5 GB of memory at its own size (sides up to
     400 pixels), and 2 GB with longest=256.
     """
+    tell = reporter(strict, on_skip)
+    found = files(path, split, tell)
+    if find(path, split) is None:
+        return pairs.gather(pairs.read(found, tell, longest), name=f"{Path(path).resolve().name}-{split}")
+    return pairs.gather(pairs.read(found, tell, longest), name=f"duts-{split}", terms=TERMS)
+
+
+def files(path: str | Path, split: str, tell: OnSkip) -> list[tuple[str, Path, Path]]:
+    """The pairs that `load` reads, unread: name, picture and mask, by name; a file without partner is told.
+
+    Errors as for `load`, except that a folder may have no pair left.
+    """
     if split not in _NAMES:
         raise ValueError(f"there is no split {split!r}: it must be one of {', '.join(_NAMES)}")
     folder = find(path, split)
     if folder is None:
         if any(find(path, other) is not None for other in _NAMES if other != split):
             raise ValueError(f"{path} has no {_NAMES[split]} (DUTS's split {split!r})")
-        return pairs.load(path, split=split, longest=longest, strict=strict, on_skip=on_skip)
+        return pairs.files(path, split, tell)
     heldout.check(folder, split)
-    tell, name = reporter(strict, on_skip), _NAMES[split]
-    found = pairs.paired(folder / f"{name}-Image", folder / f"{name}-Mask", tell)
-    return pairs.gather(pairs.read(found, tell, longest), name=f"duts-{split}", terms=TERMS)
+    name = _NAMES[split]
+    return pairs.paired(folder / f"{name}-Image", folder / f"{name}-Mask", tell)

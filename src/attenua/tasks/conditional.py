@@ -17,8 +17,8 @@ from attenua.tasks.loaded import Loaded
 from attenua.tasks.registry import task_of
 from attenua.tasks.task import Task
 
-TILE, OVERLAP = 256, 32
-"""Side and overlap of tiles, in pixels of the picture that the network is told."""
+OVERLAP = 32
+"""Overlap of tiles, in pixels of the picture that the network is told."""
 
 
 class Conditional(Loaded):
@@ -42,7 +42,7 @@ class Conditional(Loaded):
         grid: Grid | str | Sequence[float] | None = None,
         eta: float | None = None,
         faithful: bool = False,
-        tile: int = TILE,
+        tile: int | None = None,
         overlap: int = OVERLAP,
         callback: Callable[[Step], None] | None = None,
         on_tile: OnTile | None = None,
@@ -81,7 +81,7 @@ def draw(
     solver: Solver | None = None,
     grid: Grid | str | Sequence[float] | None = None,
     faithful: bool = False,
-    tile: int = TILE,
+    tile: int | None = None,
     overlap: int = OVERLAP,
     callback: Callable[[Step], None] | None = None,
     on_tile: OnTile | None = None,
@@ -90,15 +90,16 @@ def draw(
 
     faithful: one call at t = 1, the mean of all outputs that fit the picture (the best in mean square; theory,
     section 5), the same for every sample; otherwise samples by `steps` calls each. tile, overlap: in pixels of the
-    picture, which is padded by reflection and never resized; it is encoded once for all calls and samples, as far as
-    the encoding fits in memory. Tiles without a pixel that the task needs are not computed. callback is told of every
-    network call, on_tile of every tile within one. Raises ValueError for an
-    empty picture, another number of channels, samples < 1.
+    picture (tile None: the task's); it is padded by reflection, never resized, and encoded once for all calls and
+    samples, as far as the encoding fits in memory. Tiles without a pixel that the task needs are not computed. callback
+    is told of every network call, on_tile of every tile within one. Raises ValueError for an empty picture, another
+    number of channels, samples < 1.
     """
     if picture.ndim != 3 or picture.shape[0] != task.picture_channels or not picture.numel():
         raise ValueError(f"a picture must be [{task.picture_channels}, H, W], not {list(picture.shape)}")
     if samples < 1:
         raise ValueError(f"samples is {samples}; allowed is a whole number from 1")
+    tile = task.tile if tile is None else tile
     for name, value, least in (("tile", tile, 1), ("overlap", overlap, 0)):
         if value < least:
             raise ValueError(f"{name} is {value}; allowed is a whole number from {least}")

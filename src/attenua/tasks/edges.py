@@ -44,6 +44,7 @@ class Edges(Task):
     annotators: Literal["mean", "one"] = "mean"
     name = "edges"
     state_channels = 1
+    tile = 512
 
     def postprocess(self, state: Tensor, picture: Tensor) -> Tensor:
         """Return the map, [B, 1, H, W] in [-1, 1]."""

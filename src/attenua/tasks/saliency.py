@@ -47,6 +47,7 @@ class Saliency(Task):
 
     name = "saliency"
     state_channels = 1
+    tile = LONGEST
 
     def postprocess(self, state: Tensor, picture: Tensor) -> Tensor:
         """Return the map, [B, 1, H, W] in [-1, 1]."""

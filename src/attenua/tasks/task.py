@@ -25,6 +25,8 @@ class Task(ABC):
     """The task's name in configurations and in `attenua train`."""
     state_channels: ClassVar[int] = 3
     picture_channels: ClassVar[int] = 3
+    tile: ClassVar[int] = 256
+    """Side of the tiles of a picture unless a user asks for others, in its pixels."""
     scale: int = 1
 
     def condition(self, picture: Tensor) -> Condition:
