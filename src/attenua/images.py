@@ -47,16 +47,17 @@ def list_images(folder: str | Path) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def read(path: str | Path) -> Tensor:
+def read(path: str | Path, *, under: str = "white") -> Tensor:
     """Read a picture as uint8 [3, H, W], see `decode`; a file that cannot be opened raises OSError."""
-    return decode(Path(path).read_bytes(), str(path))
+    return decode(Path(path).read_bytes(), str(path), under=under)
 
 
-def decode(data: bytes, name: str, *, square: int | None = None) -> Tensor:
+def decode(data: bytes, name: str, *, square: int | None = None, under: str = "white") -> Tensor:
     """Decode the bytes of a picture file to uint8 RGB [3, H, W].
 
     The orientation that a camera noted is applied; grey and palette pictures become RGB; transparent ones are laid on
-    white; of an animation the first frame is taken; of 16-bit samples the upper 8 bits; colour profiles are ignored.
+    the colour `under`; of an animation the first frame is taken; of 16-bit samples the upper 8 bits; colour profiles
+    are ignored.
     square: crop the centre to a square and resize it to this many pixels (Lanczos, which also filters reductions).
 
     Raises ValueError, with `name` in it, where the bytes are no whole picture of a format in SUFFIXES, have
@@ -65,7 +66,7 @@ def decode(data: bytes, name: str, *, square: int | None = None) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of sizes that we judge ourselves
-            picture = _rgb(_open(data))
+            picture = _rgb(_open(data), under)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise almost anything on damaged files
@@ -84,8 +85,8 @@ def _open(data: bytes) -> Image.Image:
     return ImageOps.exif_transpose(picture)
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    """Any mode as RGB, on white where it is transparent."""
+def _rgb(picture: Image.Image, under: str) -> Image.Image:
+    """Any mode as RGB, on a colour where it is transparent."""
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
@@ -93,7 +94,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     top = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", top.size, "white"), top).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", top.size, under), top).convert("RGB")
 
 
 def _sentence(error: Exception) -> str:

@@ -110,6 +110,9 @@ def test_a_mask_is_read_from_a_picture_file(tmp_path):
     assert torch.equal(masks.read(picture(tmp_path / "colour.png", np.stack([grey] * 3, 2))), expected)
     assert torch.equal(masks.read(picture(tmp_path / "two.png", expected.numpy())), expected)
     assert torch.equal(masks.read(picture(tmp_path / "soft.png", grey // 2 + (grey > 0) + 32)), expected)
+    paint = np.stack([np.full_like(grey, 255)] * 3 + [grey], 2)
+    assert torch.equal(masks.read(picture(tmp_path / "layer.png", paint)), expected)
+    assert torch.equal(masks.read(picture(tmp_path / "empty.png", np.stack([grey] * 4, 2))), expected)
     Image.fromarray(grey).save(tmp_path / "lossy.jpg", quality=60)
     assert (masks.read(tmp_path / "lossy.jpg") ^ expected).sum() <= 5
 
@@ -119,6 +122,9 @@ def test_a_mask_that_says_nothing_is_refused(tmp_path):
     white = picture(tmp_path / "white.png", np.full((8, 9), 255, np.uint8))
     with pytest.raises(ValueError, match=r"black\.png is all black"):
         masks.read(black)
+    ones = picture(tmp_path / "ones.png", np.eye(8, dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"ones\.png is all black \(its lightest level is 1 of 255\): a mask must"):
+        masks.read(ones)
     with pytest.raises(ValueError, match=r"white\.png is all white"):
         masks.read(white)
     with pytest.raises(ValueError, match=r"is 9 x 8 pixels, but the picture is 8 x 9"):

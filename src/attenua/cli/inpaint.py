@@ -109,7 +109,6 @@ def _boxes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 
 
 @click.command("inpaint")
-@pictures.options(model="inpaint", steps=10)
 @click.option(
     "--mask",
     type=click.Path(exists=True, path_type=Path),
@@ -124,6 +123,7 @@ def _boxes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     callback=_boxes,
     help="A hole from column x and row y, w pixels wide and h high (repeat for several; a mask may be added).",
 )
+@pictures.options(model="inpaint", steps=10)
 def command(options: pictures.Options, mask: Path | None, boxes: tuple[Box, ...]) -> None:
     """Fill holes in pictures: files, or folders of them.
 

@@ -91,15 +91,18 @@ def mask_set(
 def read(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
     """Read a mask from a picture file: bool [H, W], True (the hole) where it is nearer to white than to black.
 
-    size: the (height, width) that it must have. Raises ValueError where it has another, where it is all black (there is
-    nothing to fill) or all white (nothing to go by), or where the file is no picture; OSError where it cannot be read.
+    What is transparent counts as black, as in white paint on an empty layer. size: the (height, width) that it must
+    have. Raises ValueError where it has another, where it is all black (there is nothing to fill) or all white (nothing
+    to go by), or where the file is no picture; OSError where it cannot be read.
     """
-    mask = images.read(path).float().mean(0) >= 127.5
+    grey = images.read(path, under="black").float().mean(0)
+    mask = grey >= 127.5
     found = (mask.shape[0], mask.shape[1])
     if size is not None and found != tuple(size):
         raise ValueError(f"{path} is {found[1]} x {found[0]} pixels, but the picture is {size[1]} x {size[0]}")
     if not bool(mask.any()):
-        raise ValueError(f"{path} is all black: a mask must be white where the picture is to be filled in")
+        lightest = f" (its lightest level is {float(grey.max()):.0f} of 255)" if bool(grey.any()) else ""
+        raise ValueError(f"{path} is all black{lightest}: a mask must be white where the picture is to be filled in")
     if bool(mask.all()):
         raise ValueError(f"{path} is all white: a mask must be black where the picture is to be kept")
     return mask
