@@ -8,7 +8,9 @@ The length of a run in images follows from its own speed: after compilation it i
 the machine, and the rate falls to zero at the end of that length. With --images all are trained on that many.
 
 Laws and noise laws are compared with t uniform: with a time law in n and a network that sees n they would pose one and
-the same problem. What belongs to sampling alone (the combination of heads) is measured on another variant's weights.
+the same problem. What belongs to sampling alone (the combination of heads) is measured on the weights of two decoders.
+With one decoder, the rule's two heads start at zero and get opposite gradients: they stay each other's negative to the
+last bit, and every combination is the same.
 
 Rows are written as they come. The same call again goes on: a variant whose rows are there is left out, a run that was
 cut off is taken up from its folder, and with --until what would end later is left out, too.
@@ -87,15 +89,15 @@ ABLATION = (
     Variant(
         "law-free-slope", "law", (UNIFORM, "model.process.law=free_slope", "sampling.solver=ode"), "times-uniform-ode"
     ),
-    Variant("combination-image", "combination", of="default", combination="image"),
-    Variant("combination-noise", "combination", of="default", combination="noise"),
-    Variant("combination-paper", "combination", of="default", combination="paper"),
+    Variant("combination-image", "combination", beside="decoders-two", of="decoders-two", combination="image"),
+    Variant("combination-noise", "combination", beside="decoders-two", of="decoders-two", combination="noise"),
+    Variant("combination-paper", "combination", beside="decoders-two", of="decoders-two", combination="paper"),
     Variant("times-uniform-ode", "solver", of="times-uniform", solver="ode", beside="times-uniform"),
 )
 """Fourteen trainings, those that are expected to matter most first, and four looks at their weights."""
 
 PEERS = (
-    Variant("ours", "none"),
+    Variant("ours", "none", beside="ours"),
     Variant("edm", "objective", ("objective.log_mean=-1.2", "objective.log_deviation=1.2", IMAGE), "ours"),
     Variant("ddpm", "objective", ("model.process.precondition=epsilon", "objective.times=cosine", IMAGE), "ours"),
     Variant(
@@ -137,7 +139,7 @@ class Study:
     def __init__(self, args: argparse.Namespace, data: ImageSet, rows: list[dict[str, Any]]) -> None:
         self.args, self.data, self.rows = args, data, rows
         self.device = torch.device(args.device)
-        self.measure = Evaluation(data, device=self.device)
+        self.measure: Evaluation | None = None
         self.runs: Path = args.runs or Path("runs") / args.study
         self.calls = [int(text) for text in args.calls.split(",")]
         self.known = {variant.name: variant for variant in STUDIES[args.study]}
@@ -216,6 +218,7 @@ class Study:
         for calls in self.missing(variant):
             rule = generation.rule(variant.solver, None)
             grid = generation.times(rule, None, calls)
+            self.measure = self.measure or Evaluation(self.data, device=self.device)
             figures = self.measure.model(
                 generation, self.args.num, steps=calls, seed=self.args.seed, solver=rule, grid=grid
             )
