@@ -144,7 +144,8 @@ class Study:
         self.calls = [int(text) for text in args.calls.split(",")]
         self.known = {variant.name: variant for variant in STUDIES[args.study]}
         self.begun = time.monotonic()
-        self.longest = args.seconds + OVERHEAD if args.images is None else 0.0
+        self.least = args.seconds + OVERHEAD / 3 if args.images is None else 0.0
+        self.needs = args.seconds + OVERHEAD if args.images is None else 0.0
 
     def config(self, variant: Variant, images: int) -> Config:
         """Return the preset with a variant's changes: no files but the model at the end."""
@@ -203,7 +204,7 @@ class Study:
 
     def fits(self, variant: Variant) -> bool:
         """Return whether a variant would be done in time."""
-        needs = self.longest if variant.of is None else OVERHEAD / 2
+        needs = self.needs if variant.of is None else OVERHEAD / 2
         return time.monotonic() - self.begun + needs <= self.args.until
 
     def measured(self, variant: Variant) -> None:
@@ -232,7 +233,7 @@ class Study:
             write(self.rows, self.args)
             say(f"{variant.name:20} {calls:3} calls: {row['value']:.3f}  ({record['images']:,} images)")
         if variant.of is None:
-            self.longest = max(self.longest, time.monotonic() - started)
+            self.needs = max(self.least, time.monotonic() - started)
 
     def _trainer(self, variant: Variant, images: int, folder: Path) -> Trainer:
         def progress(seen: Any) -> None:
