@@ -129,7 +129,11 @@ def table(generation: Generation, args: argparse.Namespace, had: Sequence[dict[s
     made: list[dict[str, Any]] = []
     for name, choice, calls in wanted(args):
         rule = solver(name)
-        grid = generation.times(rule, None if choice == "default" else choice, calls)
+        try:
+            grid = generation.times(rule, None if choice == "default" else choice, calls)
+        except ValueError as error:  # no such grid of this model; the other rows do not suffer from it
+            print(f"{name:14} {choice:8} {calls:3} left out: {error}", file=sys.stderr, flush=True)
+            continue
         settings = generation.settings(calls, rule, grid, args.seed)
         if (name, settings["grid"], calls) in have:
             continue
