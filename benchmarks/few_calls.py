@@ -1,0 +1,126 @@
+"""What few calls give: reports of solvers.py put into one table and plot, and what follows from it.
+
+    python benchmarks/few_calls.py runs/tables/*.json --samples 10000
+
+It writes results/solvers_fid.json, .csv and .svg, and prints: the default's FID over that of the released sampler at
+the same number of calls, over its own with 50 calls, the best solver at each number of calls, and the least number of
+the default's calls that is no worse than DDPM's ancestral rule at hundreds (the best of its grids).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from attenua import plots, reports
+from attenua.files import write_bytes
+from solvers import write_table
+
+OUT = Path(__file__).parent / "results" / "solvers_fid.json"
+MANY = "ancestral"
+MEASURED = ("machine", "versions", "commit")
+"""What a report says of where its rows are from."""
+
+Rows = Sequence[dict[str, Any]]
+
+
+def arguments() -> argparse.Namespace:
+    """The flags of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reports", nargs="+", type=Path, help="reports of solvers.py --metric fid")
+    parser.add_argument("--samples", type=int, default=10_000, help="rows of so many samples; others are left out")
+    parser.add_argument("--out", type=Path, default=OUT, help="the report; a .csv and a .svg beside it")
+    return parser.parse_args()
+
+
+def merged(paths: Sequence[Path], samples: int) -> dict[str, Any]:
+    """Return one report with the rows of all, by calls.
+
+    Raises ValueError where a row was measured twice and the results differ by more than 1 %, on two kinds of GPU, or
+    where there is no row.
+    """
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    base: dict[str, Any] | None = None
+    for path in paths:
+        rows = [dict(row) for row in reports.read_rows(path) if row["metric"] == "fid" and row["samples"] == samples]
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        if rows and base is not None and whole["machine"]["gpu"] != base["machine"]["gpu"]:
+            raise ValueError(f"{path} was measured on {whole['machine']['gpu']}, others on {base['machine']['gpu']}")
+        if rows:
+            base = base or whole
+        for row in rows:
+            key = (row["solver"], row["grid"], row["nfe"])
+            first = found.setdefault(key, row)
+            if not math.isclose(first["value"], row["value"], rel_tol=0.01):
+                raise ValueError(f"{path} has {row['value']} for {key}, and another report {first['value']}")
+            first["default"] = first["default"] or row["default"]
+    if base is None:
+        raise ValueError(f"no report has a FID of {samples} samples")
+    rows = sorted(found.values(), key=lambda row: (not row["default"], row["solver"], row["grid"], row["nfe"]))
+    where = {key: base[key] for key in MEASURED}
+    return {"benchmark": "solvers_fid", "protocol": base["protocol"], "rows": rows, **where}
+
+
+def findings(rows: Rows) -> Iterator[str]:
+    """Yield what follows from a table, a line each; a line whose rows are lacking says so."""
+    ours = {row["nfe"]: row["value"] for row in rows if row["default"]}
+    released = {row["nfe"]: row["value"] for row in rows if row["solver"] == "released"}
+    for calls, target in ((5, 0.35), (10, 0.42), (20, 0.42)):
+        yield ratio(f"default over released, {calls} calls", ours.get(calls), released.get(calls), target)
+    yield ratio("default, 10 calls over 50", ours.get(10), ours.get(50), 1.1)
+    yield ratio("default, 5 calls over 50", ours.get(5), ours.get(50), 1.9)
+    for calls in sorted({row["nfe"] for row in rows if row["solver"] != MANY}):
+        best = min((row for row in rows if row["nfe"] == calls), key=lambda row: float(row["value"]))
+        own = f"; the default {ours[calls]:.2f}" if calls in ours else ""
+        yield f"best at {calls} calls: {best['solver']} on {best['grid']}, {best['value']:.2f}{own}"
+    for calls in sorted({row["nfe"] for row in rows if row["solver"] == MANY}):
+        best = min((r for r in rows if (r["solver"], r["nfe"]) == (MANY, calls)), key=lambda r: float(r["value"]))
+        enough = [n for n, value in sorted(ours.items()) if value <= best["value"]]
+        told = f"{enough[0]} calls, {ours[enough[0]]:.2f}" if enough else f"none up to {max(ours, default=0)}"
+        yield f"{MANY}, {calls} calls on {best['grid']}: {best['value']:.2f}; matched by the default's {told}"
+
+
+def curves(rows: Rows) -> dict[str, list[tuple[float, float]]]:
+    """Return what is drawn, by name: the default, the released sampler, every solver on karras, the ancestral rule."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        names = ["the default"] if row["default"] else []
+        if row["grid"] == "karras" or row["solver"] in ("released", MANY):
+            names.append(row["solver"] if row["solver"] != MANY else f"{MANY}, {row['grid']}")
+        for name in names:
+            lines.setdefault(name, []).append((float(row["nfe"]), float(row["value"])))
+    return lines
+
+
+def ratio(name: str, value: float | None, other: float | None, target: float) -> str:
+    """Return a line of a ratio beside its target."""
+    if value is None or other is None:
+        return f"{name}: not measured (target {target})"
+    found = value / other
+    return (
+        f"{name}: {value:.2f} / {other:.2f} = {found:.3f} (target {target}: {'met' if found <= target else 'NOT met'})"
+    )
+
+
+def main() -> None:
+    """Merge, draw, print."""
+    args = arguments()
+    report = merged(args.reports, args.samples)
+    rows = report["rows"]
+    write_bytes(args.out, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+    write_table(rows, args.out.with_suffix(".csv"))
+    drawn = curves(rows)
+    title = f"FID against network calls, {args.samples:,} samples"
+    svg = plots.chart(drawn, title=title, x="network calls", y="FID")
+    write_bytes(args.out.with_suffix(".svg"), svg.encode())
+    for line in findings(rows):
+        print(line)
+    print(args.out)
+
+
+if __name__ == "__main__":
+    main()
