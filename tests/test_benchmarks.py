@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from attenua import presets
@@ -19,6 +20,7 @@ from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import ablation
+import drawings
 import few_calls
 import solvers
 
@@ -133,3 +135,17 @@ def test_what_follows_from_a_table() -> None:
     assert "best at 10 calls: multistep on karras, 14.00; the default 14.00" in lines
     assert "ancestral, 100 calls on uniform: 13.00; matched by the default's 20 calls, 12.00" in lines
     assert "ancestral, 1000 calls on karras: 10.00; matched by the default's none up to 50" in lines
+
+
+def test_drawings_that_are_the_same_agree_and_others_do_not() -> None:
+    rng = np.random.default_rng(0)
+    lines = np.zeros((3, 40, 60), bool)
+    lines[0, 10], lines[1, 10], lines[2, 30] = True, True, True
+    figures = drawings.compare(lines, lines)
+    assert figures["agreement_people"] == figures["agreement_samples"] == pytest.approx(1 / 3)  # one pair of three
+    assert figures["cross"] == pytest.approx(5 / 9)
+    assert figures["where"] == pytest.approx(1)
+    same = np.repeat(lines[:1], 4, 0)
+    assert drawings.compare(lines, same)["agreement_samples"] == 1
+    assert drawings.compare(lines, same)["spread_samples"] == pytest.approx(0, abs=1e-9)
+    assert drawings.agreement([(lines[0], rng.random((40, 60)) > 2)]) == 0
