@@ -148,4 +148,5 @@ def test_drawings_that_are_the_same_agree_and_others_do_not() -> None:
     same = np.repeat(lines[:1], 4, 0)
     assert drawings.compare(lines, same)["agreement_samples"] == 1
     assert drawings.compare(lines, same)["spread_samples"] == pytest.approx(0, abs=1e-9)
+    assert drawings.compare(lines, same)["where"] == 0
     assert drawings.agreement([(lines[0], rng.random((40, 60)) > 2)]) == 0
