@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,7 @@ from torch import Tensor, nn
 from attenua.networks.blocks import initialise
 from attenua.networks.reach import Reach
 
-if TYPE_CHECKING:
-    from attenua.networks.vgg import Vgg16
-
-__all__ = ["CHANNELS", "EfficientNetLite0", "convert", "take"]
+__all__ = ["CHANNELS", "Backbone", "EfficientNetLite0", "convert"]
 
 CHANNELS = (16, 24, 40, 112, 320)
 """Channels of the maps at strides 2, 4, 8, 16 and 32."""
@@ -76,7 +73,28 @@ class InvertedResidual(nn.Module):
         return x + h if self.residual else h
 
 
-class EfficientNetLite0(nn.Module):
+class Backbone(nn.Module):
+    """A network with ImageNet features: its name in configurations, channels and strides of its maps, finest first."""
+
+    NAME: ClassVar[str]
+    CHANNELS: ClassVar[tuple[int, ...]]
+    STRIDES: ClassVar[tuple[int, ...]]
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take pretrained weights by name, as this network's state has them; those that it lacks are not used.
+
+        Raises ValueError that names a weight which is missing or of another shape.
+        """
+        own = self.state_dict()
+        for name, tensor in own.items():
+            found = tensors.get(name)
+            if found is None or found.shape != tensor.shape:
+                is_there = "is missing" if found is None else f"has the shape {list(found.shape)}"
+                raise ValueError(f"{self.NAME}: {name} {is_there}; needed is the shape {list(tensor.shape)}")
+        self.load_state_dict({name: tensors[name] for name in own})
+
+
+class EfficientNetLite0(Backbone):
     """The feature extractor of EfficientNet-lite0 (Tan and Le 2019; no squeeze-excite, ReLU6, fixed stem).
 
     forward(picture [B, 3, H, W] in [-1, 1], RGB) -> `stages` maps (1 to 5), [B, CHANNELS[k], H/2^(k+1), W/2^(k+1)];
@@ -85,9 +103,9 @@ class EfficientNetLite0(nn.Module):
     Zeros beyond the borders, as it was trained: a picture whose borders matter is padded by reflection before.
     """
 
-    NAME: ClassVar[str] = "efficientnet-lite0"
-    CHANNELS: ClassVar[tuple[int, ...]] = CHANNELS
-    STRIDES: ClassVar[tuple[int, ...]] = (2, 4, 8, 16, 32)
+    NAME = "efficientnet-lite0"
+    CHANNELS = CHANNELS
+    STRIDES = (2, 4, 8, 16, 32)
 
     def __init__(self, stages: int = len(CHANNELS)) -> None:
         super().__init__()
@@ -113,13 +131,6 @@ class EfficientNetLite0(nn.Module):
             maps.append(h)
         return tuple(maps)
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take pretrained weights, as `convert` names them; those of stages that are left out are not used.
-
-        Raises ValueError that names a weight which is missing or of another shape.
-        """
-        take(self, tensors)
-
     @classmethod
     def reaches(cls, seen: Reach, stages: int) -> list[Reach]:
         """Return what every map of EfficientNetLite0(stages) sees, for a picture whose pixels see `seen`."""
@@ -131,17 +142,6 @@ class EfficientNetLite0(nn.Module):
                     seen = seen.conv(kernel, step, (kernel - step) // 2)
             result.append(seen)
         return result
-
-
-def take(network: EfficientNetLite0 | Vgg16, tensors: Mapping[str, Tensor]) -> None:
-    """Load what the network has by name. Raises ValueError that names a weight missing or of another shape."""
-    own = network.state_dict()
-    for name, tensor in own.items():
-        found = tensors.get(name)
-        if found is None or found.shape != tensor.shape:
-            is_there = "is missing" if found is None else f"has the shape {list(found.shape)}"
-            raise ValueError(f"{network.NAME}: {name} {is_there}; needed is the shape {list(tensor.shape)}")
-    network.load_state_dict({name: tensors[name] for name in own})
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attenua.networks.blocks import convolution
-from attenua.networks.features import take
+from attenua.networks.features import Backbone
 from attenua.networks.reach import Reach
 
 __all__ = ["Vgg16"]
@@ -18,17 +15,18 @@ _DEPTHS = (2, 2, 3, 3, 3)  # convolutions a stage
 _MEAN, _DEVIATION = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # ImageNet's, for pictures in [-1, 1]
 
 
-class Vgg16(nn.Module):
+class Vgg16(Backbone):
     """The feature extractor of VGG16 (Simonyan and Zisserman 2015, configuration D).
 
     forward(picture [B, 3, H, W] in [-1, 1], RGB) -> `stages` maps (1 to 5), [B, CHANNELS[k], H/2^k, W/2^k], after the
     ReLU of each stage's last convolution; H and W are multiples of 2^(stages - 1). Zeros beyond the borders, as it
-    was trained. Pixel i of a map of stride s is centred on s i + (s - 1) / 2 of the picture.
+    was trained. Pixel i of a map of stride s is centred on s i + (s - 1) / 2 of the picture. Its weights are named as
+    those of `metrics.perceptual`.
     """
 
-    NAME: ClassVar[str] = "vgg16"
-    CHANNELS: ClassVar[tuple[int, ...]] = (64, 128, 256, 512, 512)
-    STRIDES: ClassVar[tuple[int, ...]] = (1, 2, 4, 8, 16)
+    NAME = "vgg16"
+    CHANNELS = (64, 128, 256, 512, 512)
+    STRIDES = (1, 2, 4, 8, 16)
 
     def __init__(self, stages: int = 3) -> None:
         super().__init__()
@@ -51,13 +49,6 @@ class Vgg16(nn.Module):
                 h = F.relu(layer(h))
             maps.append(h)
         return tuple(maps)
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take pretrained weights, named as those of `metrics.perceptual`; the rest of them is not used.
-
-        Raises ValueError that names a weight which is missing or of another shape.
-        """
-        take(self, tensors)
 
     @classmethod
     def reaches(cls, seen: Reach, stages: int) -> list[Reach]:
