@@ -9,6 +9,10 @@ import torch
 
 from attenua.config import Config, ModelConfig, NetworkConfig, TrainingConfig, override
 from attenua.data import ImageSet
+from attenua.training import checkpoint
+
+LAST = checkpoint.name(96)
+"""The last checkpoint of a run of `config`."""
 
 
 def pictures(count: int = 48, size: int = 8) -> ImageSet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 import signal
@@ -20,22 +19,13 @@ from attenua import reports, weights
 from attenua.model import AttenuationModel
 from attenua.training import Trainer, TrainingError, checkpoint, reconstruct
 from attenua.training.trainer import load_network, mix, rate, resolve
-from tests.training.common import config, pictures, weights_of
+from tests.training.common import LAST, config, pictures, weights_of
 
 ROOT = Path(__file__).resolve().parents[2]
-LAST = checkpoint.name(96)
 
 
 def worker(run: Path, *settings: str) -> list[str]:
     return [sys.executable, "-m", "tests.training.worker", str(run), *settings]
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run."""
-    run = tmp_path_factory.mktemp("straight")
-    assert Trainer(config(), pictures(), run).run()
-    return run
 
 
 def test_a_killed_run_resumed_is_bit_equal_to_an_uninterrupted_one(straight: Path, tmp_path: Path) -> None:
@@ -151,45 +141,6 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_p
     assert kept is not None
     assert kept.name == checkpoint.name(64)
     assert all(bool(torch.isfinite(value).all()) for value in weights_of(kept).values())
-
-
-def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = Trainer(config(), pictures(), tmp_path)
-    real, calls = os.fsync, []
-
-    def full(descriptor: int) -> None:
-        calls.append(descriptor)
-        if checkpoint.newest(tmp_path) is not None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(descriptor)
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        trainer.run()
-    monkeypatch.undo()
-    assert [path.name for path in tmp_path.glob(checkpoint.PATTERN)] == [checkpoint.name(32)]
-    assert not list(tmp_path.glob(".*"))
-    assert Trainer(config(), pictures(), tmp_path).seen == 32
-
-
-def test_only_the_newest_checkpoints_are_kept(straight: Path) -> None:
-    assert sorted(path.name for path in straight.glob(checkpoint.PATTERN)) == [checkpoint.name(64), LAST]
-
-
-def test_another_configuration_or_other_pictures_do_not_resume(straight: Path) -> None:
-    with pytest.raises(ValueError, match=r"training.rate \(0.002 there, 0.01 here\); choose another run folder"):
-        Trainer(config(["training.rate=0.01"]), pictures(), straight)
-    altered = pictures()
-    altered.images[0, 0, 0, 0] ^= 1
-    with pytest.raises(ValueError, match="other pictures"):
-        Trainer(config(), altered, straight)
-    assert Trainer(config(["training.log_every=32", "training.keep=5"]), pictures(), straight).seen == 96
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    (tmp_path / checkpoint.name(64)).write_bytes(b"\0" * 100)
-    with pytest.raises(ValueError, match=r"checkpoint-000000000064.safetensors is damaged"):
-        Trainer(config(), pictures(), tmp_path)
 
 
 def test_pictures_that_do_not_fit_are_refused() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -18,9 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from attenua import images as pictures
 from attenua import reports, weights
-from attenua.config import Config, TrainingConfig, from_dict, to_dict
+from attenua.config import Config, TrainingConfig, to_dict
 from attenua.data import ImageSet
-from attenua.files import write_bytes
 from attenua.model import AttenuationModel, build_process
 from attenua.networks import Condition
 from attenua.sampling import choose_grid, sample, solver, to_bytes
@@ -29,18 +26,6 @@ from attenua.training.distributed import World
 from attenua.training.ema import Average, reconstruction
 from attenua.training.objective import Distance, Objective
 from attenua.training.source import ImageSource, Source
-
-FREE_TO_CHANGE = (
-    "log_every",
-    "checkpoint_every",
-    "keep",
-    "sample_every",
-    "fid_every",
-    "fid_samples",
-    "compile",
-    "micro_batch",
-)
-"""Training fields that a run may change when it resumes: they do not touch the weights."""
 
 FEATURES = "encoder.features."
 """How the names of the condition encoder's pretrained parameters begin."""
@@ -175,6 +160,7 @@ class Trainer:
             fused=device.type == "cuda",
         )
         self.averages = [Average(width, list(self.parameters.values())) for width in training.ema]
+        self.learned = checkpoint.Learned(self.parameters, self.averages, self.optimizer)
         self.data_sha256 = source.sha256()
         self.start = None if init is None else dict(init.record)
         source.place(device)
@@ -399,15 +385,7 @@ class Trainer:
         if hasattr(self, "_clock"):
             self._tick()
         if self.world.leads:
-            self._write_config()
-            tensors: dict[str, Tensor] = {f"network.{key}": value for key, value in self.parameters.items()}
-            for average in self.averages:
-                tensors |= {
-                    f"ema{average.width:g}.{key}": value
-                    for key, value in zip(self.parameters, average.tensors, strict=True)
-                }
-            for index, state in self.optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+            checkpoint.write_config(self.run_dir, self.config)
             values = {
                 "step": self.step,
                 "images": self.seen,
@@ -416,42 +394,16 @@ class Trainer:
                 "data_sha256": self.data_sha256,
                 "start": self.start,
             }
-            checkpoint.write(self.run_dir, self.seen, checkpoint.Checkpoint(tensors, values), self.config.training.keep)
+            stored = checkpoint.Checkpoint(self.learned.tensors(), values)
+            checkpoint.write(self.run_dir, self.seen, stored, self.config.training.keep)
         self.world.barrier()
-
-    def _write_config(self) -> None:
-        path = self.run_dir / "config.json"
-        if not path.exists():
-            write_bytes(path, json.dumps(to_dict(self.config), indent=2).encode())
 
     def _resume(self) -> None:
         """Take up the newest checkpoint of the run folder, if there is one."""
-        path = checkpoint.newest(self.run_dir)
-        if path is None:
+        stored = checkpoint.resumed(self.run_dir, self.config, self.data_sha256)
+        if stored is None:
             return
-        stored = checkpoint.read(path)
-        if stored.values["data_sha256"] != self.data_sha256:
-            raise ValueError(f"{path} was trained on other pictures; choose another run folder for these")
-        _same_run(path, self.config, from_dict(Config, stored.values["config"]))
-        device = self.world.device
-        names = [f"network.{key}" for key in self.parameters]
-        weights.compare(
-            {name: tuple(value.shape) for name, value in zip(names, self.parameters.values(), strict=True)},
-            {name: tuple(value.shape) for name, value in stored.tensors.items() if name.startswith("network.")},
-        )
-        with torch.no_grad():
-            for name, parameter in zip(names, self.parameters.values(), strict=True):
-                parameter.copy_(stored.tensors[name])
-            for average in self.averages:
-                for key, value in zip(self.parameters, average.tensors, strict=True):
-                    value.copy_(stored.tensors[f"ema{average.width:g}.{key}"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in stored.tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = tensor if key == "step" else tensor.to(device)
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.learned.load(stored.tensors)
         self.step, self.seen = int(stored.values["step"]), int(stored.values["images"])
         self.seconds = float(stored.values["seconds"])
         self.start = stored.values.get("start", self.start)
@@ -531,32 +483,9 @@ def _same_network(config: Config, init: weights.Weights) -> None:
     ours, theirs = to_dict(config.model), to_dict(init.config)
     theirs["network"]["dropout"] = ours["network"]["dropout"]
     theirs["process"]["skip_deviation"] = ours["process"]["skip_deviation"]
-    different = _differences({k: ours[k] for k in ("network", "process")}, theirs)
+    different = checkpoint.differences({k: ours[k] for k in ("network", "process")}, theirs)
     if different:
         raise ValueError(f"the model to start from differs in {different}")
-
-
-def _same_run(path: Path, config: Config, stored: Config) -> None:
-    ours, theirs = to_dict(config), to_dict(stored)
-    for name in FREE_TO_CHANGE:
-        ours["training"].pop(name), theirs["training"].pop(name)
-    for values in (ours, theirs):
-        values.pop("sampling")
-    different = _differences(ours, theirs)
-    if different:
-        raise ValueError(f"{path} was trained with another configuration: {different}; choose another run folder")
-
-
-def _differences(ours: dict[str, Any], theirs: dict[str, Any], where: str = "") -> str:
-    found = []
-    for key, value in ours.items():
-        other = theirs.get(key)
-        if isinstance(value, dict) and isinstance(other, dict):
-            inner = _differences(value, other, f"{where}{key}.")
-            found += [inner] if inner else []
-        elif value != other and not (isinstance(value, float) and other is not None and math.isclose(value, other)):
-            found.append(f"{where}{key} ({other!r} there, {value!r} here)")
-    return ", ".join(found)
 
 
 def _device_name(world: World) -> str:
