@@ -269,10 +269,11 @@ class TrainingConfig:
 class FittedGrid:
     """A grid found for one model, one solver and one number of network calls (`attenua fit-grid`).
 
-    times: falling, without the last 0; weights: what each step extrapolates the last change of x0 by (the solver
-    multistep; none: the solver's own); mean: the start has a times the data mean; model: the fingerprint of the network
-    and process that it was found for. distance, unfitted: root mean square distance of end points to those of a fine
-    reference, in picture values, on trajectories that the fit did not see: with this grid and with the default one.
+    times: falling, without the last 0; weights: what each step weighs the calls before it by, newest first, as many a
+    step as the solver can use (0 where there is no such call; none: the solver's own); mean: the start has a times the
+    data mean; model: the fingerprint of the network and process that it was found for. distance, unfitted: root mean
+    square distance of end points to those of a fine reference, on trajectories that the fit did not see: with this
+    grid and with the default one; measure: what is compared, "pixels" (picture values) or "lpips".
     """
 
     steps: int
@@ -283,13 +284,16 @@ class FittedGrid:
     model: str = ""
     distance: float | None = None
     unfitted: float | None = None
+    measure: str = "pixels"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"sampling.fitted.steps is {self.steps}; allowed is a whole number from 1")
-        if self.weights and len(self.weights) != len(self.times):
+        if self.weights and len(self.weights) % len(self.times):
             count = len(self.times)
-            raise ValueError(f"sampling.fitted has {len(self.weights)} weights for {count} times; allowed are {count}")
+            raise ValueError(
+                f"sampling.fitted has {len(self.weights)} weights for {count} times; allowed are as many for each time"
+            )
 
 
 @dataclass(frozen=True)

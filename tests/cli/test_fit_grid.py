@@ -28,6 +28,7 @@ FAST = ["--steps", 2, "--trajectories", 2, "--held-out", 1, "--reference", 8, "-
         (["--trajectories", 0], "trajectories, held-out ones and a batch from 1"),
         (["--held-out", 0], "trajectories, held-out ones and a batch from 1"),
         (["--reference", 7], "a reference from 8 calls"),
+        (["--distance", "mse"], "'mse' is not one of 'pixels', 'lpips'"),
         (["--device", "abacus"], "there is no device 'abacus' here"),
         (["--out", "none/m.safetensors"], "the folder .*none of the output m.safetensors does not exist"),
     ],

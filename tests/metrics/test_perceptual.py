@@ -115,6 +115,19 @@ def test_a_hole_counts_alone(net, random_weights):
     assert bool((measure(x, y, hole) > measure(x, y)).all())
 
 
+@pytest.mark.parametrize("net", NETS)
+def test_distances_of_embedded_pictures_are_lpips_nearly(net, random_weights):
+    """Within four deviations of sqrt(2 / entries); pictures that differ little as well as those that differ a lot."""
+    measure = Perceptual(net, cache=random_weights)
+    x, y = pair()
+    for other in (y, x + 0.05 * y):
+        distances = (measure.embed(x, 8192) - measure.embed(other, 8192)).square().sum(1)
+        torch.testing.assert_close(distances, measure(x, other), rtol=4 * (2 / 8192) ** 0.5, atol=0)
+    assert measure.embed(x).shape == (2, 4096)
+    with pytest.raises(ValueError, match=r"needs pictures \[B, 3, H, W\] of sides from \d+, not \[2, 1, 40, 40\]"):
+        measure.embed(x[:, :1])
+
+
 def test_it_is_a_symmetric_distance_and_frozen(random_weights):
     measure = Perceptual("alex", cache=random_weights)
     x, y = pair()

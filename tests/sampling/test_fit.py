@@ -16,7 +16,8 @@ from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.process import Prediction
 from attenua.sampling import Fit, Fitted, Flow, Multistep, Posterior, fingerprint, fit, fitted, sample, solver
-from attenua.sampling.fit import search
+from attenua.sampling.fit import Space, search
+from attenua.sampling.multistep import Weighted
 from attenua.tasks import load
 from tests.conftest import CommandLine
 from tests.networks.support import small, stir
@@ -34,7 +35,10 @@ class Points(Gaussian):
         return Prediction(found.x0.reshape(x_t.shape).float(), found.eps.reshape(x_t.shape).float())
 
 
-@pytest.mark.parametrize(("name", "calls", "share"), [("multistep", 3, 0.4), ("multistep", 5, 0.4), ("ode", 4, 0.8)])
+@pytest.mark.parametrize(
+    ("name", "calls", "share"),
+    [("multistep", 3, 0.4), ("multistep", 5, 0.4), ("ode", 4, 0.8), ("ipndm-4", 4, 0.3), ("deis-3", 3, 0.2)],
+)
 def test_a_fitted_grid_ends_nearer_to_the_reference(name: str, calls: int, share: float) -> None:
     work = Fit(Points(s_d=0.5), trajectories=8, held_out=8, reference=40)
     record = fit(work, solver(name), calls)
@@ -42,7 +46,10 @@ def test_a_fitted_grid_ends_nearer_to_the_reference(name: str, calls: int, share
     assert record.unfitted is not None
     assert record.distance < share * record.unfitted
     assert (len(record.times), record.steps, record.solver) == (calls, calls, name)
-    assert len(record.weights) == (calls if name == "multistep" else 0)
+    rule = solver(name)
+    each = rule.order - 1 if isinstance(rule, Weighted) else 0
+    assert len(record.weights) == calls * each
+    assert all(record.weights[step * each + place] == 0 for step in range(calls) for place in range(step, each))
     grid = Fitted(record, mean=record.mean)
     assert work.distance(solver(name), grid, calls) == pytest.approx(record.distance, rel=1e-6)
     before = work.model.calls
@@ -113,15 +120,54 @@ def test_a_fitted_grid_serves_its_own_model_alone() -> None:
         replace(record, weights=(0.0, 1.0))
 
 
-def test_weights_are_those_of_each_step() -> None:
+@pytest.mark.parametrize("name", ["multistep", "ipndm-3", "ipndm-4", "deis-2", "deis-4"])
+def test_weights_are_those_of_each_step(name: str) -> None:
     """With the published weights as numbers, the fitted grid does what the rule does by itself."""
+    model, rule = Points(s_d=0.5), solver(name)
+    assert isinstance(rule, Weighted)
+    times = (0.95, 0.8, 0.6, 0.35, 0.2)
+    space = Space(Fit(model, 1, 1, reference=8), rule, len(times))
+    own = iter(space.weights(times))
+    weights = tuple(next(own) if taken else 0.0 for taken in space.taken())
+    assert not list(own)
+    record = FittedGrid(5, name, times, weights, False, fingerprint(model))
+    found = sample(model, (2, 1, 8, 8), steps=5, solver=rule, grid=Fitted(record))
+    expected = sample(model, (2, 1, 8, 8), steps=5, solver=rule, grid=[*times, 0.0])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    wrong = replace(record, weights=weights * 2)
+    with pytest.raises(ValueError, match=rf"'{name}' takes {rule.order - 1} weights a step, not {2 * rule.order - 2}"):
+        sample(model, (2, 1, 8, 8), steps=5, solver=rule, grid=Fitted(wrong))
+
+
+def test_weights_of_a_rule_that_takes_none_are_refused() -> None:
     model = Points(s_d=0.5)
-    times = (0.95, 0.6, 0.2)
-    places = [float(model.process.log_snr(t)) for t in times]
-    own = (0.0, (places[2] - places[1]) / (2 * (places[1] - places[0])), 0.0)
-    record = FittedGrid(3, "multistep", times, own, False, fingerprint(model))
-    found = sample(model, (2, 1, 8, 8), steps=3, grid=Fitted(record))
-    torch.testing.assert_close(found, sample(model, (2, 1, 8, 8), steps=3, grid=[*times, 0.0]), rtol=0, atol=1e-6)
+    record = FittedGrid(2, "ode", (0.9, 0.3), (0.0, 0.4), False, fingerprint(model))
+    with pytest.raises(ValueError, match="the solver 'ode' takes no fitted weights"):
+        sample(model, (2, 1, 8, 8), steps=2, solver=Flow(), grid=Fitted(record))
+
+
+def test_what_is_compared_may_be_features() -> None:
+    """A fit to means over rows brings those nearer than a fit to pixels does, and its distance is theirs."""
+
+    def look(pictures: Tensor) -> Tensor:
+        return pictures.mean(3).flatten(1)
+
+    model = Points(s_d=0.5)
+
+    def work(**fields: Any) -> Fit:
+        return Fit(model, trajectories=8, held_out=8, reference=40, **fields)
+
+    own, pixels = work(look=look, measure="rows"), work()
+    record = fit(own, Multistep(), 3)
+    assert record.measure == "rows"
+    assert record.distance is not None
+    other = fit(pixels, Multistep(), 3)
+    assert other.measure == "pixels"
+    assert record.distance < own.distance(Multistep(), Fitted(other, mean=other.mean), 3)
+    grid = Fitted(record, mean=record.mean)
+    ends = look(pixels.run(Multistep(), grid, 3, range(8, 16)).reshape(8, 1, 8, 8))
+    fine = look(pixels.ends[8:].reshape(8, 1, 8, 8))
+    assert record.distance == pytest.approx(float((ends - fine).square().sum(1).mean().sqrt()), rel=1e-5)
 
 
 @pytest.fixture

@@ -235,6 +235,18 @@ def test_bad_requests_are_refused_before_any_call() -> None:
     assert model.calls == 0
 
 
+def test_an_overflow_is_an_error_and_no_black_picture() -> None:
+    class Overflowing(Gaussian):
+        def raw(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> tuple[Tensor, ...]:
+            heads = super().raw(x_t, t, condition)
+            return tuple(head + (1e30 if float(t) > 0.99 else 0.0) * 1e30 for head in heads)
+
+    model = Overflowing()
+    sample(model, (1, 1, 8, 8), steps=3, grid=[0.9, 0.5, 0.2, 0.0])
+    with pytest.raises(ValueError, match=r"what 3 steps of 'multistep' from t = 1 on gave is not finite"):
+        sample(model, (1, 1, 8, 8), steps=3, grid=[1.0, 0.5, 0.2, 0.0])
+
+
 def test_bytes_are_the_nearest_levels() -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     pictures = levels.float() / 127.5 - 1

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from attenua.cli import common
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attenua.tasks.generation import Generation
 
 __all__ = ["command"]
 
@@ -26,6 +32,14 @@ __all__ = ["command"]
 )
 @click.option(
     "--reference", type=int, default=64, show_default=True, metavar="N", help="Network calls of the reference, from 8."
+)
+@click.option(
+    "--distance",
+    "measure",
+    type=click.Choice(["pixels", "lpips"]),
+    default="pixels",
+    show_default=True,
+    help="What is compared of end points; lpips needs the eval extra.",
 )
 @click.option("--batch", type=int, metavar="N", help="Images a network call.")
 @click.option(
@@ -47,6 +61,7 @@ def command(
     trajectories: int,
     held_out: int,
     reference: int,
+    measure: str,
     batch: int | None,
     out: Path | None,
     model: Path | None,
@@ -59,8 +74,8 @@ def command(
     """Find, for each number of network calls, the times (and weights) that end nearest to many steps.
 
     The result is MODEL with these grids in its metadata, where they end nearer to the reference than the grid karras
-    does; `attenua sample` uses them by default. The distance is the
-    root mean square over pixels of end points, in picture values (-1 to 1), on images that the fit did not see.
+    does; `attenua sample` uses them by default. The distance is the root mean square over pixels of end points, in
+    picture values (-1 to 1), or the root of the mean LPIPS (of VGG16), on images that the fit did not see.
     """
     numbers = [_number(text) for text in steps.split(",")]
     path = out or Path(f"{Path(str(model or name)).stem}-fitted.safetensors")
@@ -76,9 +91,10 @@ def command(
     for number in numbers:
         check_fit(generation.model, rule, number)
     size = generation.batch_size(batch)
+    look = _look(measure, generation)
     found = []
     with common.progress("fitting", unit="evaluations", quiet=quiet) as update:
-        work = Fit(generation.model, trajectories, held_out, reference, seed, size)
+        work = Fit(generation.model, trajectories, held_out, reference, seed, size, look, measure)
         for number in numbers:
             found.append(fit(work, rule, number, report=lambda *_: update(work.evaluations)))
     better = [item for item in found if item.distance is None or item.unfitted is None or item.distance < item.unfitted]
@@ -97,6 +113,21 @@ def command(
         "trajectories": trajectories,
     }
     common.emit(result, as_json=as_json, text=[*text, str(path)])
+
+
+def _look(measure: str, generation: Generation) -> Callable[[Tensor], Tensor] | None:
+    """Return the features that are compared (None: pixels). Raises ValueError where LPIPS cannot look at the images."""
+    if measure == "pixels":
+        return None
+    import torch
+
+    from attenua import weights
+    from attenua.metrics.perceptual import Perceptual
+
+    look = Perceptual("vgg", cache=weights.cache()).to(generation.device).embed
+    network = generation.model.config.network
+    look(torch.zeros(1, network.channels, network.image_size, network.image_size, device=generation.device))
+    return look
 
 
 def _number(text: str) -> int:

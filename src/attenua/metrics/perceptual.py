@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,8 @@ class Perceptual(nn.Module):
         smallest = _SMALLEST[self.net]
         if min(x.shape[2:]) < smallest:
             raise ValueError(f"LPIPS ({self.net}) needs sides of at least {smallest}, not {list(x.shape[2:])}")
-        both = (torch.cat([x, y]) - self.shift) / self.scale
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-        for i, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
-            if i in _POOLED[self.net]:
-                both = max_pool2d(both, _WINDOW[self.net], 2)
-            assert isinstance(stage, nn.ModuleList)
-            for layer in stage:
-                both = relu(layer(both))
-            # vector_norm, not the root of a sum of squares: its gradient is 0, not NaN, where all features are 0
-            unit = both / (torch.linalg.vector_norm(both, dim=1, keepdim=True) + 1e-10)
+        for unit, head in zip(self._units(torch.cat([x, y])), self.heads, strict=True):
             one, two = unit.chunk(2)
             distance = head((one - two).square())
             if hole is None:
@@ -97,6 +90,43 @@ class Perceptual(nn.Module):
                 share = adaptive_avg_pool2d(hole[:, None].to(distance), distance.shape[-2:])
                 total = total + (distance * share).sum((1, 2, 3)) / share.sum((1, 2, 3))
         return total
+
+    def embed(self, pictures: Tensor, entries: int = 4096) -> Tensor:
+        """Return [B, entries] for pictures [B, 3, H, W]: squared distances of two rows are LPIPS, nearly.
+
+        All features, so weighed, would do so exactly, and are 100,000 for 32 x 32 pixels (vgg). Each of them is added
+        to one of the entries that is drawn for it, with a sign that is drawn, too (the count sketch of Charikar, Chen
+        and Farach-Colton 2002): the mean over draws is exact, the deviation of a squared distance about
+        sqrt(2 / entries) of it. The draw is the same in every call. Errors as for calls.
+        """
+        smallest = _SMALLEST[self.net]
+        if pictures.ndim != 4 or pictures.shape[1] != 3 or min(pictures.shape[2:]) < smallest:
+            shape = list(pictures.shape)
+            raise ValueError(f"LPIPS ({self.net}) needs pictures [B, 3, H, W] of sides from {smallest}, not {shape}")
+        parts = []
+        for unit, head in zip(self._units(pictures), self.heads, strict=True):
+            assert isinstance(head, nn.Conv2d)
+            share = (head.weight[0].clamp(min=0) / (unit.shape[2] * unit.shape[3])).sqrt()
+            parts.append((unit * share).flatten(1))
+        whole = torch.cat(parts, dim=1)
+        draw = torch.Generator().manual_seed(whole.shape[1])
+        place = torch.randint(entries, (whole.shape[1],), generator=draw).to(whole.device)
+        sign = (torch.randint(2, (whole.shape[1],), generator=draw) * 2 - 1).to(whole)
+        return torch.zeros(len(whole), entries, dtype=whole.dtype, device=whole.device).index_add_(
+            1, place, whole * sign
+        )
+
+    def _units(self, pictures: Tensor) -> Iterator[Tensor]:
+        """Yield the compared feature maps, each pixel's features of unit length."""
+        h = (pictures - self.shift) / self.scale
+        for i, stage in enumerate(self.stages):
+            if i in _POOLED[self.net]:
+                h = max_pool2d(h, _WINDOW[self.net], 2)
+            assert isinstance(stage, nn.ModuleList)
+            for layer in stage:
+                h = relu(layer(h))
+            # vector_norm, not the root of a sum of squares: its gradient is 0, not NaN, where all features are 0
+            yield h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + 1e-10)
 
 
 def convert(net: str, cache: str | Path) -> Path:

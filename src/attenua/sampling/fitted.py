@@ -15,7 +15,7 @@ from attenua.config import FittedGrid, ModelConfig, to_dict
 from attenua.model import AttenuationModel
 from attenua.process import Process
 from attenua.sampling.grids import Grid, Plan, check
-from attenua.sampling.multistep import Multistep
+from attenua.sampling.multistep import Weighted
 from attenua.sampling.solvers import Solver
 from attenua.sampling.tiles import TiledModel
 
@@ -90,12 +90,18 @@ class Fitted(Grid):
 
 
 def weighted(rules: list[Solver], weights: tuple[float, ...]) -> list[Solver]:
-    """Return the rules with weights of their own, if there are any. Raises ValueError for rules that take none."""
+    """Return the rules with weights of their own, if there are any: as many for each, those of the first rule first.
+
+    Raises ValueError for rules that take none, or another number of them.
+    """
     if not weights:
         return rules
     found: list[Solver] = []
-    for rule, weight in zip(rules, weights, strict=True):
-        if not isinstance(rule, Multistep):
-            raise ValueError(f"the solver {rule.name!r} takes no fitted weights; 'multistep' does")
-        found.append(replace(rule, weight=weight))
+    each = len(weights) // len(rules)
+    for number, rule in enumerate(rules):
+        if not isinstance(rule, Weighted):
+            raise ValueError(f"the solver {rule.name!r} takes no fitted weights; 'multistep', deis and ipndm do")
+        if each != rule.order - 1:
+            raise ValueError(f"the solver {rule.name!r} takes {rule.order - 1} weights a step, not {each}")
+        found.append(replace(rule, weights=weights[number * each : (number + 1) * each]))
     return found

@@ -46,10 +46,10 @@ class History(Solver):
         del start
         return [replace(self, left=calls - number) for number in range(calls)]
 
-    def reach(self, t: float, u: float, past: Sequence[Past]) -> int:
+    def reach(self, t: float, u: float, past: int) -> int:
         """Return the order of a step after `past` calls."""
         highest = self.order if self.left is None else min(self.order, self.left)
-        return 1 if u == 0 or t >= 1 else min(highest, 1 + len(past))
+        return 1 if u == 0 or t >= 1 else min(highest, 1 + past)
 
     def step(
         self,
@@ -65,18 +65,27 @@ class History(Solver):
         now = Past(t, x, predict(x, t))
         past = [record for record in history if record.t < 1]
         history.insert(0, now)
-        return self.move(process, [now, *past][: self.reach(t, u, past)], u, noise)
+        return self.move(process, [now, *past][: self.uses(t, u, len(past))], u, noise)
+
+    def uses(self, t: float, u: float, past: int) -> int:
+        """Return how many calls a step uses after `past` of them: its order."""
+        return self.reach(t, u, past)
 
     @abstractmethod
     def move(self, process: Process, calls: Sequence[Past], u: float, noise: Callable[[], Tensor]) -> Tensor:
         """Return x_u from as many calls as the order of the step, newest first: the first is at t, from x_t."""
 
 
-def nodes(process: Process, calls: Sequence[Past], u: float) -> tuple[float, list[float]]:
-    """Return h = lambda_u - lambda_t and tau of the calls after the first (negative: they lie before t)."""
-    here = float(process.log_snr(calls[0].t))
+def nodes(process: Process, times: Sequence[float], u: float) -> tuple[float, list[float]]:
+    """Return h = lambda_u - lambda_t and tau of the times after the first (negative: they lie before t)."""
+    here = float(process.log_snr(times[0]))
     width = float(process.log_snr(u)) - here
-    return width, [(float(process.log_snr(record.t)) - here) / width for record in calls[1:]]
+    return width, [(float(process.log_snr(t)) - here) / width for t in times[1:]]
+
+
+def times_of(calls: Sequence[Past]) -> list[float]:
+    """Return when the calls were made."""
+    return [record.t for record in calls]
 
 
 def moments(width: float, count: int) -> list[float]:
@@ -104,36 +113,65 @@ def slopes(calls: Sequence[Past], places: Sequence[float]) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class Multistep(History):
-    """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2). Order 2.
+class Weighted(History):
+    """A rule that weighs its past calls by numbers which depend on the times alone, so that a fit may change them.
 
-    weight: what the last change of x0 is extrapolated by; None: h / (2 h_before), the published rule, where the order
-    is 2, and 0 where it is 1. Fitted grids bring their own.
+    weights: order - 1 numbers, for the calls before this step's, newest first; None: the published ones, which
+    `published` returns. With weights of its own a step uses all the calls there are: no order is lowered, not even in
+    the step to u = 0.
     """
 
-    weight: float | None = None
+    weights: tuple[float, ...] | None = None
+
+    def uses(self, t: float, u: float, past: int) -> int:
+        """Return how many calls a step uses after `past` of them."""
+        return self.reach(t, u, past) if self.weights is None else min(self.order, 1 + past)
+
+    def move(self, process: Process, calls: Sequence[Past], u: float, noise: Callable[[], Tensor]) -> Tensor:
+        """Return x_u."""
+        if self.weights is not None:
+            weights = list(self.weights[: len(calls) - 1])
+        else:
+            weights = self.published(process, times_of(calls), u) if len(calls) > 1 else []
+        return self.combine(process, calls, u, weights, noise)
+
+    @abstractmethod
+    def published(self, process: Process, times: Sequence[float], u: float) -> list[float]:
+        """Return the weights of the calls after the first, for calls at these times (two at least), newest first."""
+
+    @abstractmethod
+    def combine(
+        self, process: Process, calls: Sequence[Past], u: float, weights: Sequence[float], noise: Callable[[], Tensor]
+    ) -> Tensor:
+        """Return x_u from the calls, newest first, and the weights of those after the first."""
+
+
+@dataclass(frozen=True)
+class Multistep(Weighted):
+    """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2). Order 2. Its weight is of x0 less that of the call before."""
+
     name: ClassVar[str] = "multistep"
     order: ClassVar[int] = 2
     keeps: ClassVar[int] = 1
 
-    def reach(self, t: float, u: float, past: Sequence[Past]) -> int:
-        """Return the order; a weight of its own needs no lambda, so it works in the step to u = 0, too."""
-        return super().reach(t, u, past) if self.weight is None else min(2, 1 + len(past))
+    def published(self, process: Process, times: Sequence[float], u: float) -> list[float]:
+        """Return h / (2 h_before)."""
+        _, (place,) = nodes(process, times, u)
+        return [-1 / (2 * place)]
 
-    def move(self, process: Process, calls: Sequence[Past], u: float, noise: Callable[[], Tensor]) -> Tensor:
+    def combine(
+        self, process: Process, calls: Sequence[Past], u: float, weights: Sequence[float], noise: Callable[[], Tensor]
+    ) -> Tensor:
         """Return x_u for the extrapolated image."""
-        return process.flow_step(calls[0].x, calls[0].t, u, self.image(process, calls, u))
+        return process.flow_step(calls[0].x, calls[0].t, u, extrapolated(calls, weights))
 
-    def image(self, process: Process, calls: Sequence[Past], u: float) -> Tensor:
-        """Return the effective image."""
-        x0 = calls[0].prediction.x0
-        if len(calls) == 1:
-            return x0
-        weight = self.weight
-        if weight is None:
-            _, (place,) = nodes(process, calls, u)
-            weight = -1 / (2 * place)
-        return x0 + weight * (x0 - calls[1].prediction.x0)
+
+def extrapolated(calls: Sequence[Past], weights: Sequence[float]) -> Tensor:
+    """Return x0 of the first call and the weighted differences from the others."""
+    x0 = image = calls[0].prediction.x0
+    for record, weight in zip(calls[1:], weights, strict=True):
+        image = image + weight * (x0 - record.prediction.x0)
+    return image
 
 
 @dataclass(frozen=True)
@@ -145,9 +183,11 @@ class SDEMultistep(Multistep):
 
     name: ClassVar[str] = "sde-dpmpp-2m"
 
-    def move(self, process: Process, calls: Sequence[Past], u: float, noise: Callable[[], Tensor]) -> Tensor:
+    def combine(
+        self, process: Process, calls: Sequence[Past], u: float, weights: Sequence[float], noise: Callable[[], Tensor]
+    ) -> Tensor:
         """Return x_u; no noise is drawn for u = 0."""
-        return ancestral_step(process, calls[0].x, calls[0].t, u, self.image(process, calls, u), noise)
+        return ancestral_step(process, calls[0].x, calls[0].t, u, extrapolated(calls, weights), noise)
 
 
 @dataclass(frozen=True)
@@ -164,10 +204,12 @@ class Multistep3(History):
 
     def move(self, process: Process, calls: Sequence[Past], u: float, noise: Callable[[], Tensor]) -> Tensor:
         """Return x_u."""
-        if len(calls) < 3:
-            image = Multistep().image(process, calls, u)
+        if len(calls) == 1:
+            image = calls[0].prediction.x0
+        elif len(calls) == 2:
+            image = extrapolated(calls, Multistep().published(process, times_of(calls), u))
         else:
-            width, (near, far) = nodes(process, calls, u)
+            width, (near, far) = nodes(process, times_of(calls), u)
             first, second = slopes(calls, (near, far))
             bend = (first - second) / (near - far)  # f[t, near, far], in units of h^2
             linear, square = moments(width, 2)
@@ -199,13 +241,13 @@ class UniPC(History):
             x = self.correct(process, past, t, prediction)
         now = Past(t, x, prediction)
         history.insert(0, now)
-        return self.move(process, [now, *past][: self.reach(t, u, past)], u, noise)
+        return self.move(process, [now, *past][: self.reach(t, u, len(past))], u, noise)
 
     def correct(self, process: Process, past: Sequence[Past], t: float, prediction: Prediction) -> Tensor:
         """Return x_t again, with the call made there: of one order more than the prediction that led there."""
         before = self if self.left is None else replace(self, left=self.left + 1)
-        calls = list(past[: before.reach(past[0].t, t, past[1:])])
-        width, places = nodes(process, calls, t)
+        calls = list(past[: before.reach(past[0].t, t, len(past) - 1)])
+        width, places = nodes(process, times_of(calls), t)
         calls.append(Past(t, past[0].x, prediction))
         places.append(1.0)
         weights = quadrature(width, places) if len(places) > 1 else [0.5]
@@ -216,7 +258,7 @@ class UniPC(History):
         if len(calls) == 1:
             image = calls[0].prediction.x0
         else:
-            width, places = nodes(process, calls, u)
+            width, places = nodes(process, times_of(calls), u)
             image = weighted(calls, places, quadrature(width, places) if len(places) > 1 else [0.5])
         return process.flow_step(calls[0].x, calls[0].t, u, image)
 
@@ -260,24 +302,33 @@ def by_slopes(process: Process, calls: Sequence[Past], u: float, weights: Sequen
 
 
 @dataclass(frozen=True)
-class DEIS(History):
+class Slopes(Weighted):
+    """Rules for dy/dn = eps: weights are of the noise of past calls less that of the step's own."""
+
+    def combine(
+        self, process: Process, calls: Sequence[Past], u: float, weights: Sequence[float], noise: Callable[[], Tensor]
+    ) -> Tensor:
+        """Return x_u."""
+        return by_slopes(process, calls, u, weights)
+
+
+@dataclass(frozen=True)
+class DEIS(Slopes):
     """DEIS (Zhang and Chen 2023), Adams-Bashforth in n with polynomials in ln n: the form "log rho" in use since."""
 
-    def move(self, process: Process, calls: Sequence[Past], u: float, noise: Callable[[], Tensor]) -> Tensor:
-        """Return x_u: past noise, extrapolated by Lagrange's polynomials in lambda = -ln n, integrated over n."""
-        if len(calls) == 1:
-            return by_slopes(process, calls, u, ())
-        width, places = nodes(process, calls, u)
+    def published(self, process: Process, times: Sequence[float], u: float) -> list[float]:
+        """Return the integrals over n of Lagrange's polynomials in lambda = -ln n."""
+        width, places = nodes(process, times, u)
         # integral of L_k over n, over n_u - n_t: mean of tau^j under the density e^(-h tau), tau from 0 to 1.
         means, last = [], -math.expm1(-width) / width
         whole = last
-        for j in range(1, len(calls)):
+        for j in range(1, len(times)):
             last = (j * last - math.exp(-width)) / width
             means.append(last / whole)
         # The polynomial through 0 at tau = 0: L_k = sum_j c_kj tau^j, j >= 1.
-        powers = torch.tensor([[place**j for place in places] for j in range(1, len(calls))], dtype=torch.float64)
-        weights = torch.linalg.solve(powers, torch.tensor(means, dtype=torch.float64))
-        return by_slopes(process, calls, u, weights.tolist())
+        powers = torch.tensor([[place**j for place in places] for j in range(1, len(times))], dtype=torch.float64)
+        weights: list[float] = torch.linalg.solve(powers, torch.tensor(means, dtype=torch.float64)).tolist()
+        return weights
 
 
 @dataclass(frozen=True)
@@ -305,20 +356,20 @@ class DEIS4(DEIS):
 
 
 @dataclass(frozen=True)
-class IPNDM(History):
+class IPNDM(Slopes):
     """iPNDM (Liu et al. 2022; Zhang and Chen 2023): Adams-Bashforth's weights for equal steps, in n, whatever the grid.
 
     The steps of a grid are not equal in n: whatever the number of slopes, the order is 2 where the ratio of neighbours
     goes to 1 as they become more. Only the step to u = 0 is of lower order at the end.
     """
 
-    def reach(self, t: float, u: float, past: Sequence[Past]) -> int:
+    def reach(self, t: float, u: float, past: int) -> int:
         """Return the order of a step; the steps that are left do not lower it."""
-        return 1 if u == 0 or t >= 1 else min(self.order, 1 + len(past))
+        return 1 if u == 0 or t >= 1 else min(self.order, 1 + past)
 
-    def move(self, process: Process, calls: Sequence[Past], u: float, noise: Callable[[], Tensor]) -> Tensor:
-        """Return x_u."""
-        return by_slopes(process, calls, u, ADAMS_BASHFORTH[len(calls) - 1][1:])
+    def published(self, process: Process, times: Sequence[float], u: float) -> list[float]:
+        """Return the weights of Adams and Bashforth."""
+        return list(ADAMS_BASHFORTH[len(times) - 1][1:])
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def sample(
     seed and indices (default 0..B-1) fix the noise: image i depends on (seed, i) alone. grid: a Grid, its name, or the
     times themselves, falling to 0 (as many as the solver has rules for `steps` calls: one a call but for Heun). The
     start is sigma z at the grid's first time, plus a times the data mean where the grid says so. Raises ValueError on a
-    solver that does not support the law, a grid that does not fall, steps < 1 or a wrong number of times.
+    solver that does not support the law, a grid that does not fall, steps < 1 or a wrong number of times; and where a
+    value is not finite: a network can overflow in float16, at times that it was not trained on above all.
     """
     rule = solver or Multistep()
     rule.check(model.process)
@@ -98,6 +99,10 @@ def sample(
             del history[keeps:]
     finally:
         model.train(training)
+    if not bool(x.isfinite().all()):
+        raise ValueError(
+            f"what {steps} steps of {rule.name!r} from t = {times[0]:.6g} on gave is not finite: the network overflowed"
+        )
     return (x + mu).clamp(-1, 1) if clip else x + mu
 
 
