@@ -1,6 +1,6 @@
 """What few calls give: reports of solvers.py put into one table and plot, and what follows from it.
 
-    python benchmarks/few_calls.py runs/tables/*.json --samples 10000
+    python benchmarks/few_calls.py runs/tables/*.json --samples 10000 --model cifar10
 
 It writes results/solvers_fid.json, .csv and .svg, and prints: the default's FID over that of the released sampler at
 the same number of calls, over its own with 50 calls, the best solver at each number of calls, and the least number of
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from attenua import plots, reports
+from attenua import load, plots, reports
 from attenua.files import write_bytes
 from solvers import write_table
 
@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reports", nargs="+", type=Path, help="reports of solvers.py --metric fid")
     parser.add_argument("--samples", type=int, default=10_000, help="rows of so many samples; others are left out")
+    parser.add_argument("--model", help="whose defaults they are (none: those that the reports say)")
     parser.add_argument("--out", type=Path, default=OUT, help="the report; a .csv and a .svg beside it")
     return parser.parse_args()
 
@@ -63,6 +64,15 @@ def merged(paths: Sequence[Path], samples: int) -> dict[str, Any]:
     rows = sorted(found.values(), key=lambda row: (not row["default"], row["solver"], row["grid"], row["nfe"]))
     where = {key: base[key] for key in MEASURED}
     return {"benchmark": "solvers_fid", "protocol": base["protocol"], "rows": rows, **where}
+
+
+def mark(rows: Rows, name: str) -> None:
+    """Say of every row whether it is what a model does by default at that number of calls."""
+    model = load(name)
+    for row in rows:
+        rule = model.rule(None, None, steps=row["nfe"])
+        usual = model.settings(row["nfe"], rule, model.times(rule, None, row["nfe"]), 0)
+        row["default"] = all(row[key] == usual[key] for key in ("solver", "grid"))
 
 
 def findings(rows: Rows) -> Iterator[str]:
@@ -111,6 +121,9 @@ def main() -> None:
     args = arguments()
     report = merged(args.reports, args.samples)
     rows = report["rows"]
+    if args.model:
+        mark(rows, args.model)
+        rows.sort(key=lambda row: (not row["default"], row["solver"], row["grid"], row["nfe"]))
     write_bytes(args.out, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     write_table(rows, args.out.with_suffix(".csv"))
     drawn = curves(rows)

@@ -155,7 +155,7 @@ def table(generation: Generation, args: argparse.Namespace, had: Sequence[dict[s
                 continue
         row = {"metric": args.metric, "value": figures[args.metric], **settings, "samples": args.num}
         row |= {"model": Path(args.model).stem, "half": args.half}
-        row["default"] = name == generation.sampling.solver and choice == "default"
+        row["default"] = choice == "default" and name == generation.rule(None, None, steps=calls).name
         row["seconds"] = round(time.perf_counter() - started, 2)
         print(f"{name:14} {settings['grid']:8} {calls:3} {row['value']:.4f}", file=sys.stderr, flush=True)
         have.add((name, settings["grid"], calls))

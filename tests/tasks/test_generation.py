@@ -137,6 +137,23 @@ def test_a_fitted_grid_serves_its_solver_and_steps_alone(tmp_path: Path) -> None
         model.batches(1, steps=2, grid="fitted", solver="ode")
 
 
+def test_the_solver_that_a_grid_is_fitted_for_is_the_default_at_its_steps(tmp_path: Path) -> None:
+    path = model_file(tmp_path / "m.safetensors")
+    own = fingerprint(load(str(path)).model)
+    records = (FittedGrid(2, "multistep", (0.99, 0.4), model=own), FittedGrid(3, "ode", (0.99, 0.4, 0.1), model=own))
+    weights.write_sampling(path, path, SamplingConfig(steps=3, solver="ipndm-4", fitted=records))
+    model = load(str(path))
+    chosen = {calls: model.rule(None, None, steps=calls).name for calls in (None, 2, 3, 4)}
+    assert chosen == {None: "ode", 2: "multistep", 3: "ode", 4: "ipndm-4"}
+    assert model.rule(None, None, steps=2, grid="karras").name == "ipndm-4"
+    assert model.rule("deis-3", None, steps=2).name == "deis-3"
+    fitted = to_bytes(sample(model.model, SHAPE, steps=2, grid=[0.99, 0.4, 0.0]))
+    assert torch.equal(model.sample(5, steps=2), fitted)
+    one, other = records[0], replace(records[0], solver="ipndm-4")
+    weights.write_sampling(path, path, SamplingConfig(steps=3, solver="ipndm-4", fitted=(one, other)))
+    assert load(str(path)).rule(None, None, steps=2).name == "ipndm-4"  # the model's own goes before others
+
+
 def test_times_of_the_callers_own(model: Generation) -> None:
     times = [1.0, 0.6, 0.2, 0.0]
     assert torch.equal(model.sample(2, grid=times), model.sample(2, grid=Times(tuple(times))))

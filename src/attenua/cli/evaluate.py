@@ -278,7 +278,7 @@ def _model(generation: Generation, name: str, seed: int, sampling: dict[str, Any
 def _settings(
     generation: Generation, steps: int | None, solver: str | None, grid: str | None, eta: float | None, seed: int
 ) -> dict[str, Any]:
-    rule = generation.rule(solver, eta)
+    rule = generation.rule(solver, eta, steps=steps, grid=grid)
     return generation.settings(steps, rule, generation.times(rule, grid, steps), seed)
 
 

@@ -309,8 +309,8 @@ def _load(given: Options, treatment: Treatment, file: Path) -> Conditional:
 
 def _sampling(given: Options, treatment: Treatment, model: Conditional) -> dict[str, str]:
     """Return the settings that all pictures share."""
-    rule = model.rule(None, None)
     steps = 1 if treatment.faithful else given.steps or model.sampling.steps
+    rule = model.rule(None, None, steps=steps)
     told = model.settings(steps, rule, model.times(rule, None, steps), given.seed)
     told["mode"] = "faithful" if treatment.faithful else "detailed"
     if treatment.faithful:

@@ -99,7 +99,7 @@ def command(
     common.check_model(name, model)
     output = _Output(out, num, overwrite)
     generation = common.load_model(name, model, device)
-    rule = generation.rule(solver, eta)
+    rule = generation.rule(solver, eta, steps=steps, grid=grid)
     settings = generation.settings(steps, rule, generation.times(rule, grid, steps), seed)
     chosen = [labels[index % len(labels)] for index in range(num)] if labels else None
     started, calls = time.perf_counter(), 0

@@ -51,7 +51,7 @@ class Conditional(Loaded):
 
         What is None is the model's own default; sample k depends on (seed, k) alone.
         """
-        rule = self.rule(solver, eta)
+        rule = self.rule(solver, eta, steps=steps, grid=grid)
         calls = steps if steps is not None else self.sampling.steps
         return draw(
             self.model,

@@ -82,7 +82,7 @@ class Generation(Loaded):
         if num < 1:
             raise ValueError(f"num is {num}; allowed is a whole number from 1")
         size = self.batch_size(batch)
-        rule = self.rule(solver, eta)
+        rule = self.rule(solver, eta, steps=steps, grid=grid)
         rule.check(self.model.process)
         given = self.times(rule, grid, steps)
         chosen = given if isinstance(given, Grid) else Times(tuple(given))

@@ -49,10 +49,26 @@ class Loaded:
         """Where the model computes."""
         return self.model.device
 
-    def rule(self, solver: Solver | str | None, eta: float | None) -> Solver:
-        """Return the solver for a name (None: the model's default, with its eta where none is given)."""
+    def rule(
+        self,
+        solver: Solver | str | None,
+        eta: float | None,
+        *,
+        steps: int | None = None,
+        grid: Grid | str | Sequence[float] | None = None,
+    ) -> Solver:
+        """Return the solver for a name (None: the model's default, with its eta where none is given).
+
+        Where neither a solver nor an eta nor another grid is named, and a grid is fitted for `steps` (None: the model's
+        own number of them) but none of the default solver, it is the solver that has one.
+        """
         if isinstance(solver, Solver):
             return solver
+        if solver is None and eta is None and (grid is None or grid == Fitted.name):
+            calls = self.sampling.steps if steps is None else steps
+            fitted = [record.solver for record in self.sampling.fitted if record.steps == calls]
+            if fitted and self.sampling.solver not in fitted:
+                return solver_named(fitted[0])
         if solver is None or solver == self.sampling.solver:
             return solver_named(self.sampling.solver, self.sampling.eta if eta is None else eta)
         return solver_named(solver, eta)

@@ -101,8 +101,8 @@ class Scoring:
     @cached_property
     def _kinds(self) -> list[tuple[bool, dict[str, Scalar]]]:
         """The mean and the sample, each with what its rows say; one call at t = 1 is the mean alone."""
-        rule = self.model.rule(None, None)
         calls = self.model.sampling.steps if self.steps is None else self.steps
+        rule = self.model.rule(None, None, steps=calls)
         grid = self.model.times(rule, None, calls)
         usual = calls == self.model.sampling.steps and self.seed == 0
         about: dict[str, Scalar] = {
