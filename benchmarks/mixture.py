@@ -86,7 +86,7 @@ def main() -> None:
                 measure(solver(name), Karras(n_max=high), calls, f"karras {high}")
                 measure(solver(name), Karras(n_max=high, mean=True), calls, f"karras {high}+mean")
     work = Fit(model, trajectories=16, held_out=8, reference=200, batch=16)
-    for name in ("multistep", "deis-3"):
+    for name in ("multistep", "deis-3", "ipndm-4"):
         for calls in FITTED:
             found = fit(work, solver(name), calls)
             measure(solver(name), Fitted(found, mean=found.mean), calls)
