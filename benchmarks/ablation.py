@@ -220,9 +220,13 @@ class Study:
             rule = generation.rule(variant.solver, None)
             grid = generation.times(rule, None, calls)
             self.measure = self.measure or Evaluation(self.data, device=self.device)
-            figures = self.measure.model(
-                generation, self.args.num, steps=calls, seed=self.args.seed, solver=rule, grid=grid
-            )
+            try:
+                figures = self.measure.model(
+                    generation, self.args.num, steps=calls, seed=self.args.seed, solver=rule, grid=grid
+                )
+            except ValueError as error:  # samples that are not finite: the other variants do not suffer from it
+                say(f"{variant.name:20} {calls:3} calls: left out: {error}")
+                continue
             row = {"metric": "fid", "value": figures["fid"], "model": variant.name, "factor": variant.factor}
             row |= {"beside": variant.beside, "changes": " ".join(variant.changes), "weights": variant.of}
             row |= {"combination": generation.model.combination, "samples": self.args.num}
