@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from attenua import presets
 from attenua.config import Config, override, to_dict
@@ -22,6 +23,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import ablation
 import drawings
 import few_calls
+import inpainting
 import solvers
 
 sys.path.pop(0)
@@ -150,3 +152,21 @@ def test_drawings_that_are_the_same_agree_and_others_do_not() -> None:
     assert drawings.compare(lines, same)["spread_samples"] == pytest.approx(0, abs=1e-9)
     assert drawings.compare(lines, same)["where"] == 0
     assert drawings.agreement([(lines[0], rng.random((40, 60)) > 2)]) == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_filled_holes_have_rows_of_the_kinds_that_there_are(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    class Nothing(torch.nn.Module):
+        def forward(self, made: torch.Tensor, target: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            return (made - target).abs().mean()
+
+    monkeypatch.setattr(inpainting, "Perceptual", lambda *_, **__: Nothing())
+    truths = [torch.full((3, 32, 32), 20 + 40 * index, dtype=torch.uint8) for index in range(count)]
+    holes = inpainting.masks.mask_set(count, 32, 32, seed=0)
+    method = inpainting.Method({"method": "zero"}, lambda picture, hole: picture)
+    rows = list(inpainting.quality([method], truths, holes, "cpu"))
+    numbers = {row["holes"]: row["samples"] for row in rows}
+    kinds = {"all": count, "strokes": (count + 1) // 2, "boxes": count // 2, "thick boxes": count // 6}
+    kinds |= {"one box": count // 2, "strokes, one box": count}
+    assert numbers == {kind: number for kind, number in kinds.items() if number}
+    assert all(np.isfinite(row["value"]) for row in rows)

@@ -183,6 +183,7 @@ def test_a_mask_that_does_not_fit_is_one_line(
         (("--box", "15,0,6,2"), 1, "--box 15,0,6,2 reaches beyond the picture, which is 20 x 12 pixels"),
         (("--box", "0,0,20,12"), 1, "the hole is the whole picture: something must be kept to go by"),
         (("--mask", "none.png"), 2, "'none.png' does not exist"),
+        (("--box", "0,0,2,2", "--mean", "--steps", "3"), 2, "--steps 3 is for samples"),
     ],
 )
 def test_holes_that_cannot_be_are_one_line(
@@ -204,6 +205,16 @@ def test_another_hole_makes_another_output(cli: CommandLine, model: Path, source
     mask_file(mask, plain(12, 20, (2, 3, 4, 6)))
     assert "made otherwise" in error(cli("inpaint", source, "--mask", mask, "-o", out, "--model", model).stderr)
     assert "made otherwise" in error(cli("inpaint", source, "--box", "0,0,1,1", "-o", out, "--model", model).stderr)
+
+
+def test_the_mean_is_one_call(cli: CommandLine, model: Path, source: Path, tmp_path: Path) -> None:
+    outs = []
+    for name, calls, flags in (("sample", 2, ()), ("mean", 1, ("--mean",))):
+        out = tmp_path / f"{name}.png"
+        done = cli("inpaint", source, "--box", "2,3,8,6", "-o", out, "--model", model, *flags)
+        assert done.stderr.startswith(f"inpaint: {calls} of {calls} network calls")
+        outs.append(photos.read(out).pixels)
+    assert not torch.equal(*outs)
 
 
 def test_a_mask_is_never_overwritten(cli: CommandLine, model: Path, source: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch._dynamo.testing import CompileCounter
 
 from attenua import images
 from attenua.config import Config, ModelConfig, NetworkConfig, ObjectiveConfig, TaskConfig, TrainingConfig
+from attenua.data import masks
 from attenua.data.holes import COLUMNS, holes
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
@@ -206,6 +207,14 @@ def test_the_holes_are_what_is_measured_and_what_counts(tmp_path: Path) -> None:
     torch.testing.assert_close(weight.mean((1, 2, 3)), torch.ones(64))
     sample = weight[0, 0]
     torch.testing.assert_close(sample[hole[0]], 10 * sample[~hole[0]].max().expand(int(hole[0].sum())))
+
+
+def test_the_doubt_of_a_picture_is_that_which_it_has_among_others() -> None:
+    """A single hole is looked at alone, and the rest of its picture is not computed."""
+    holes = torch.cat([masks.mask_set(3, 40, 56, seed=0), torch.zeros(2, 40, 56, dtype=torch.bool)])[:, None]
+    holes[3, 0, 10:, :30] = True  # it reaches two borders
+    for each, among in zip(holes, doubt(holes), strict=True):
+        assert torch.equal(doubt(each[None])[0], among)
 
 
 def test_a_trained_model_beats_the_fill(tmp_path: Path) -> None:

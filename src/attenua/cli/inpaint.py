@@ -28,8 +28,8 @@ class Inpaint(pictures.Treatment):
     task = "inpainting"
     lossless = True
 
-    def __init__(self, inputs: Sequence[Path], mask: Path | None, boxes: Sequence[Box]) -> None:
-        self.inputs, self.mask, self.boxes = inputs, mask, boxes
+    def __init__(self, inputs: Sequence[Path], mask: Path | None, boxes: Sequence[Box], mean: bool) -> None:
+        self.inputs, self.mask, self.boxes, self.faithful = inputs, mask, boxes, mean
 
     def beside(self, source: Path) -> Path | None:
         """Return the picture's mask."""
@@ -123,8 +123,13 @@ def _boxes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     callback=_boxes,
     help="A hole from column x and row y, w pixels wide and h high (repeat for several; a mask may be added).",
 )
-@pictures.options(model="inpaint", steps=10)
-def command(options: pictures.Options, mask: Path | None, boxes: tuple[Box, ...]) -> None:
+@pictures.options(model="inpaint", steps=3)
+@click.option(
+    "--mean",
+    is_flag=True,
+    help="Fill with the mean of all that fits, smooth and by one network call, rather than with one of them.",
+)
+def command(options: pictures.Options, mask: Path | None, boxes: tuple[Box, ...], mean: bool) -> None:
     """Fill holes in pictures: files, or folders of them.
 
     What is outside the hole comes back bit for bit, as far as the output's format holds it: so in a folder the outputs
@@ -134,4 +139,5 @@ def command(options: pictures.Options, mask: Path | None, boxes: tuple[Box, ...]
     """
     if mask is None and not boxes:
         raise ValueError("where is the hole? --mask MASK or --box x,y,w,h is needed")
-    pictures.run(options, Inpaint(options.inputs, mask, boxes))
+    pictures.check_mean(options, mean)
+    pictures.run(options, Inpaint(options.inputs, mask, boxes, mean))

@@ -99,12 +99,14 @@ def doubt(mask: Tensor) -> Tensor:
     1 - exp(-d / 8), d being the distance to the nearest known pixel, counted in steps of a chess king and up to 24.
     On faces the deviation of what `fill` lacks is 0.45 times that, to a tenth: 0.05 at d = 1, 0.38 at d = 20.
     """
-    inside = mask.float()
-    distance = inside
+    whole = torch.zeros(mask.shape, device=mask.device)
+    rows, columns = _around(mask)
+    distance = inside = mask[..., rows, columns].float()
     for _ in range(FARTHEST - 1):
         inside = 1 - F.max_pool2d(1 - inside, 3, 1, 1)
         distance = distance + inside
-    return -torch.expm1(distance / -FALL)
+    whole[..., rows, columns] = -torch.expm1(distance / -FALL)
+    return whole
 
 
 @glue
