@@ -20,7 +20,7 @@ from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.presets import preset
 from attenua.sampling.tiles import TiledModel
-from attenua.tasks import TASKS, task_of
+from attenua.tasks import TASKS, inpainting, task_of
 from attenua.tasks.conditional import draw
 from attenua.tasks.inpainting import Inpainting, doubt, fill
 from attenua.training import Trainer
@@ -124,6 +124,20 @@ def test_the_network_is_told_the_fill_and_not_what_the_hole_holds() -> None:
     assert told is not None
     assert torch.equal(told[:, :3], fill(picture, mask))
     assert torch.equal(told[:, 3:], mask.float())
+
+
+def test_a_picture_is_filled_once_for_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    filled = []
+
+    def counted(pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        filled.append(mask)
+        return fill(pixels, mask)
+
+    monkeypatch.setattr(inpainting, "fill", counted)
+    picture, mask = holed(16, 16)
+    made = draw(untrained(), TASK, torch.cat([picture[0], mask[0].float()]), samples=3, steps=2)
+    assert len(filled) == 1
+    assert not torch.equal(made[0], made[1])
 
 
 def test_training_tells_the_network_what_a_picture_with_a_hole_would(tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ def draw(
         needed=None if needed is None else needed[0].cpu(),
         on_tile=on_tile,
     )
-    made = []
+    condition, made = task.condition(padded), []
+    assert condition.picture is not None
     for index in range(1 if faithful else samples):
         state = sample(
             tiled,
@@ -128,11 +129,11 @@ def draw(
             solver=solver,
             grid=Uniform() if faithful else grid,
             indices=[index],
-            condition=task.condition(padded),
+            condition=condition,
             callback=callback,
             clip=False,
         )
-        made.append(task.postprocess(state, padded)[..., : height * scale, : width * scale].float().cpu())
+        made.append(task.postprocess(state, condition.picture)[..., : height * scale, : width * scale].float().cpu())
     return torch.cat(made).expand(samples, -1, -1, -1)
 
 

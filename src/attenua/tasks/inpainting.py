@@ -68,9 +68,9 @@ class Inpainting(Task):
         return Condition(picture=torch.cat([fill(picture[:, :3], mask), mask.to(picture.dtype)], dim=1))
 
     def postprocess(self, state: Tensor, picture: Tensor) -> Tensor:
-        """Return the picture with what a state makes of its hole."""
-        known, mask = picture[:, :3].to(state.dtype), picture[:, 3:] > 0.5
-        return torch.where(mask, (fill(known, mask) + doubt(mask).to(state) * state).clamp(-1, 1), known)
+        """Return the picture with what a state makes of its hole; picture: filled, as `condition` has it."""
+        filled, mask = picture[:, :3].to(state.dtype), picture[:, 3:] > 0.5
+        return torch.where(mask, (filled + doubt(mask).to(state) * state).clamp(-1, 1), filled)
 
     def unknown(self, picture: Tensor) -> Tensor:
         """Return the hole, bool [B, H, W]."""

@@ -42,7 +42,7 @@ class Task(ABC):
 
     @abstractmethod
     def postprocess(self, state: Tensor, picture: Tensor) -> Tensor:
-        """Return the output of a final state (with mu) for its picture."""
+        """Return the output of a final state (with mu) for its picture, as `condition` has it."""
 
     @abstractmethod
     def dataset(self, path: Path, config: Config, *, strict: bool = False, on_skip: OnSkip | None = None) -> Source:
