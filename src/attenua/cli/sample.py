@@ -52,6 +52,7 @@ def solver_options(function: Function) -> Function:
 @solver_options
 @click.option(
     "--out",
+    "-o",
     type=click.Path(),
     default="samples.png",
     show_default=True,
