@@ -61,9 +61,14 @@ def merged(paths: Sequence[Path], samples: int) -> dict[str, Any]:
             first["default"] = first["default"] or row["default"]
     if base is None:
         raise ValueError(f"no report has a FID of {samples} samples")
-    rows = sorted(found.values(), key=lambda row: (not row["default"], row["solver"], row["grid"], row["nfe"]))
+    rows = sorted(found.values(), key=place)
     where = {key: base[key] for key in MEASURED}
     return {"benchmark": "solvers_fid", "protocol": base["protocol"], "rows": rows, **where}
+
+
+def place(row: dict[str, Any]) -> tuple[bool, str, str, int]:
+    """Return what rows are sorted by: the default first, then by solver, grid and calls."""
+    return not row["default"], row["solver"], row["grid"], row["nfe"]
 
 
 def mark(rows: Rows, name: str) -> None:
@@ -123,7 +128,7 @@ def main() -> None:
     rows = report["rows"]
     if args.model:
         mark(rows, args.model)
-        rows.sort(key=lambda row: (not row["default"], row["solver"], row["grid"], row["nfe"]))
+        rows.sort(key=place)
     write_bytes(args.out, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     write_table(rows, args.out.with_suffix(".csv"))
     drawn = curves(rows)
