@@ -18,7 +18,7 @@ from typing import Any
 
 from attenua import load, plots, reports
 from attenua.files import write_bytes
-from solvers import write_table
+from solvers import named, write_table
 
 OUT = Path(__file__).parent / "results" / "solvers_fid.json"
 MANY = "ancestral"
@@ -76,8 +76,8 @@ def mark(rows: Rows, name: str) -> None:
     model = load(name)
     for row in rows:
         rule = model.rule(None, None, steps=row["nfe"])
-        usual = model.settings(row["nfe"], rule, model.times(rule, None, row["nfe"]), 0)
-        row["default"] = all(row[key] == usual[key] for key in ("solver", "grid"))
+        grid = named(model.times(rule, None, row["nfe"]))
+        row["default"] = (row["solver"], row["grid"]) == (rule.name, grid)
 
 
 def findings(rows: Rows) -> Iterator[str]:

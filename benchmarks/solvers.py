@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from attenua.reports import read_rows, write_report
-from attenua.sampling import SOLVERS, Karras, sample, solver
+from attenua.sampling import SOLVERS, Fitted, Grid, Karras, sample, solver
 from attenua.tasks import Generation, load
 
 CALLS = "1,2,3,5,8,10,15,20,35"
@@ -105,6 +105,13 @@ def wanted(args: argparse.Namespace) -> list[tuple[str, str, int]]:
     return [row for row in choices if args.metric == "fid" or row[0] not in FRESH]
 
 
+def named(grid: Grid | Sequence[float]) -> str:
+    """Return a grid's name in a table: a fitted one says what it was fitted by, if not by pixels."""
+    if isinstance(grid, Fitted) and grid.record.measure != "pixels":
+        return f"{grid.label} by {grid.record.measure}"
+    return grid.label if isinstance(grid, Grid) else str(list(grid))
+
+
 def at_most(calls: int, rows: Sequence[dict[str, Any]]) -> float:
     """Return the most seconds that a row of so many calls takes, by what others took: a fixed part and one a call."""
     return min((row["seconds"] * max(1.0, calls / row["nfe"]) for row in rows), default=0.0)
@@ -134,7 +141,7 @@ def table(generation: Generation, args: argparse.Namespace, had: Sequence[dict[s
         except ValueError as error:  # no such grid of this model; the other rows do not suffer from it
             print(f"{name:14} {choice:8} {calls:3} left out: {error}", file=sys.stderr, flush=True)
             continue
-        settings = generation.settings(calls, rule, grid, args.seed)
+        settings = generation.settings(calls, rule, grid, args.seed) | {"grid": named(grid)}
         if (name, settings["grid"], calls) in have:
             continue
         started = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 import torch
 
 from attenua import presets
-from attenua.config import Config, override, to_dict
+from attenua.config import Config, FittedGrid, override, to_dict
 from attenua.model import build_process
 from attenua.process import precondition
-from attenua.sampling import solver
+from attenua.sampling import Fitted, Karras, solver
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -87,6 +88,12 @@ def test_rows_are_asked_for_in_an_order() -> None:
 def test_no_distance_is_asked_of_rules_with_fresh_noise() -> None:
     assert ("posterior", "default", 5) in wanted()
     assert not {name for name, _, _ in wanted(metric="distance")} & set(solvers.FRESH)
+
+
+def test_grids_fitted_by_other_measures_have_names_of_their_own() -> None:
+    record = FittedGrid(2, "multistep", (0.8, 0.1))
+    grids = [Karras(), Fitted(record), Fitted(replace(record, measure="lpips"))]
+    assert [solvers.named(grid) for grid in grids] == ["karras", "fitted", "fitted by lpips"]
 
 
 @pytest.mark.parametrize("calls", [1, 4, 10, 100])
