@@ -248,7 +248,7 @@ def test_what_the_format_cannot_hold_is_told_before_the_work(
 ) -> None:
     (tmp_path / "clear.png").write_bytes(picture("RGBA", 8, 8)[1])
     done = cli("upscale", tmp_path / "clear.png", "-o", tmp_path / "out.jpg", "--model", model)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "it has transparent parts, which JPEG does not hold" in done.stderr
     Image.fromarray(np.zeros((1, 9000, 3), np.uint8)).save(tmp_path / "wide.png")
     done = cli("upscale", tmp_path / "wide.png", "-o", tmp_path / "out.webp", "--model", model)
@@ -268,6 +268,17 @@ def test_memory_that_does_not_suffice_skips_the_picture(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
 
     monkeypatch.setattr(conditional, "draw", large)
-    done = cli("upscale", album / "000.png", "-o", tmp_path / "out.png", "--model", model)
+    done = cli("upscale", album, "-o", tmp_path / "out", "--model", model)
     assert done.returncode == 1
     assert f"skipped {album / '000.png'}: there is not enough memory for it" in done.stderr
+
+
+def test_one_picture_alone_that_cannot_be_used_is_an_error(cli: CommandLine, model: Path, album: Path) -> None:
+    broken = album / "broken.png"
+    broken.write_bytes(b"no picture")
+    done = cli("upscale", broken, "-o", album / "out.png", "--model", model)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert error(done.stderr) == f"{broken}: it is not a whole file of a known kind (PNG, JPEG, WEBP, TIFF)"
+    among = cli("upscale", broken, album / "000.png", "-o", album / "out", "--model", model)
+    assert among.returncode == 1
+    assert among.stdout == f"{album / 'out' / '000.png'}\n"

@@ -58,7 +58,7 @@ def command(options: pictures.Options, invert: bool, thin: bool, mean: bool) -> 
 
     Outputs are grey, 8 bits, PNG where the input was JPEG or WebP: how sure it is that a person would draw a line
     there, white on black. The paths of the outputs are printed. One that is there already with the same settings is
-    kept. A picture that cannot be used is named, and the others are done (exit code 1).
+    kept. Of several pictures, those that cannot be used are named and the others done (exit code 1).
     """
     pictures.check_mean(options, mean)
     pictures.run(options, Edges(invert, thin, mean))

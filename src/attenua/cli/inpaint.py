@@ -135,7 +135,7 @@ def command(options: pictures.Options, mask: Path | None, boxes: tuple[Box, ...]
     What is outside the hole comes back bit for bit, as far as the output's format holds it: so in a folder the outputs
     of JPEG and WebP files are PNG. Positions are those of the upright picture, after its EXIF orientation. The paths of
     the outputs are printed. One that is there already with the same settings is kept, so the same command goes on where
-    it was stopped. A picture that cannot be used is named, and the others are done (exit code 1).
+    it was stopped. Of several pictures, those that cannot be used are named and the others done (exit code 1).
     """
     if mask is None and not boxes:
         raise ValueError("where is the hole? --mask MASK or --box x,y,w,h is needed")

@@ -229,8 +229,8 @@ def heat(deviation: Tensor) -> Tensor:
 def run(given: Options, treatment: Treatment) -> None:
     """Do a command's work: plan, load the model, treat every picture, report; exit code 1 where some were skipped.
 
-    Raises ValueError or OSError where nothing can be done: inputs or a model that are not there, outputs that would be
-    overwritten, a disk that is full (what was written before stays).
+    Raises ValueError or OSError where nothing can be done: inputs or a model that are not there, one file alone that is
+    no picture, outputs that would be overwritten, a disk that is full (what was written before stays).
     """
     started = time.perf_counter()
     items = plan(
@@ -244,7 +244,7 @@ def run(given: Options, treatment: Treatment) -> None:
     )
     file = _model_file(given, treatment)
     model = _load(given, treatment, file)
-    skipped = common.Skipped(given.strict)
+    skipped = common.Skipped(given.strict or (len(given.inputs) == 1 and given.inputs[0].is_file()))
     shared = _sampling(given, treatment, model)
 
     def settings(source: Path) -> dict[str, str]:

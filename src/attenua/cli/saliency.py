@@ -68,8 +68,8 @@ def command(options: pictures.Options, cutout: bool, mean: bool) -> None:
 
     Outputs are grey, 8 bits, PNG where the input was JPEG or WebP: white is what stands out. The network sees pictures
     at 320 pixels of their longer side at most; maps come at the picture's own size. The paths of the outputs are
-    printed. One that is there already with the same settings is kept. A picture that cannot be used is named, and the
-    others are done (exit code 1).
+    printed. One that is there already with the same settings is kept. Of several pictures, those that cannot be used
+    are named and the others done (exit code 1).
     """
     pictures.check_mean(options, mean)
     if cutout and options.out.suffix.lower() in (".jpg", ".jpeg"):

@@ -62,8 +62,8 @@ def command(options: pictures.Options, scale: int | None, mode: str) -> None:
 
     PNG, JPEG, WebP and TIFF are read and written, with 16 bits, grey, transparency, colour profile and EXIF as they
     are; pictures turned by their EXIF orientation come out upright. The paths of the outputs are printed. One that is
-    there already with the same settings is kept, so the same command goes on where it was stopped. A picture that
-    cannot be used is named, and the others are done (exit code 1).
+    there already with the same settings is kept, so the same command goes on where it was stopped. Of several pictures,
+    those that cannot be used are named and the others done (exit code 1).
     """
     if mode == "faithful":
         if options.uncertainty is not None:
