@@ -217,12 +217,16 @@ class Study:
         generation = Generation(path, self.device)
         record = generation.header.record
         for calls in self.missing(variant):
-            rule = generation.rule(variant.solver, None)
-            grid = generation.times(rule, None, calls)
+            choice = generation.choose(calls, variant.solver)
             self.measure = self.measure or Evaluation(self.data, device=self.device)
             try:
                 figures = self.measure.model(
-                    generation, self.args.num, steps=calls, seed=self.args.seed, solver=rule, grid=grid
+                    generation,
+                    self.args.num,
+                    steps=calls,
+                    seed=self.args.seed,
+                    solver=choice.solver,
+                    grid=choice.grid,
                 )
             except ValueError as error:  # samples that are not finite: the other variants do not suffer from it
                 say(f"{variant.name:20} {calls:3} calls: left out: {error}")
@@ -230,7 +234,7 @@ class Study:
             row = {"metric": "fid", "value": figures["fid"], "model": variant.name, "factor": variant.factor}
             row |= {"beside": variant.beside, "changes": " ".join(variant.changes), "weights": variant.of}
             row |= {"combination": generation.model.combination, "samples": self.args.num}
-            row |= generation.settings(calls, rule, grid, self.args.seed)
+            row |= generation.settings(choice, self.args.seed)
             row |= {"images": record["images"], "seconds": record["seconds"]}
             row["parameters"] = generation.model.parameter_count()
             self.rows.append(row)

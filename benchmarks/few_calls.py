@@ -75,9 +75,8 @@ def mark(rows: Rows, name: str) -> None:
     """Say of every row whether it is what a model does by default at that number of calls."""
     model = load(name)
     for row in rows:
-        rule = model.rule(None, None, steps=row["nfe"])
-        grid = named(model.times(rule, None, row["nfe"]))
-        row["default"] = (row["solver"], row["grid"]) == (rule.name, grid)
+        usual = model.choose(row["nfe"])
+        row["default"] = (row["solver"], row["grid"]) == (usual.solver.name, named(usual.grid))
 
 
 def findings(rows: Rows) -> Iterator[str]:

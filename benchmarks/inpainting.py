@@ -130,12 +130,10 @@ def methods(model: Conditional | None, given: argparse.Namespace) -> Iterator[Me
         return run
 
     yield Method({**told, "output": "mean", "nfe": 1, "default": False}, drawn(faithful=True))
-    rule = model.rule(None, None)
     for grid in given.grids.split(","):
         for calls in map(int, given.calls.split(",")):
             asked = None if grid == "default" else grid
-            settings = model.settings(calls, rule, model.times(rule, asked, calls), given.seed)
-            settings["grid"] = str(settings["grid"])
+            settings = model.settings(model.choose(calls, grid=asked), given.seed)
             default = asked is None and calls == model.sampling.steps and given.seed == 0
             row = {**told, "output": "sample", **settings, "default": default}
             yield Method(row, drawn(steps=calls, grid=asked))

@@ -135,8 +135,7 @@ class Bench:
         if maps is not None and maps.foreign:
             settings |= {"model": maps.name, "maps": maps.name, "nfe": None}
         elif maps is not None:
-            rule = self.model.rule(None, None, steps=maps.calls)
-            settings = self.model.settings(maps.calls, rule, self.model.times(rule, None, maps.calls), self.args.seed)
+            settings = self.model.settings(self.model.choose(maps.calls), self.args.seed)
             if maps.mean:  # one call at t = 1: neither a rule of several steps nor its times
                 settings |= {"solver": None, "grid": None, "eta": None}
             settings |= {"model": Path(self.args.model).name, "maps": maps.name, "nfe": maps.nfe}

@@ -129,9 +129,7 @@ def _all_methods(
         def detailed(small: Tensor, calls: int = calls) -> Tensor:
             return model.draw(small.float() / 127.5 - 1, steps=calls, seed=given.seed)[0]
 
-        rule = model.rule(None, None, steps=calls)
-        settings = model.settings(calls, rule, model.times(rule, None, calls), given.seed)
-        settings["grid"] = str(settings["grid"])
+        settings = model.settings(model.choose(calls), given.seed)
         yield {**told, "mode": "detailed", **settings, "default": calls == model.sampling.steps}, detailed
 
 

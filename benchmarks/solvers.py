@@ -105,11 +105,11 @@ def wanted(args: argparse.Namespace) -> list[tuple[str, str, int]]:
     return [row for row in choices if args.metric == "fid" or row[0] not in FRESH]
 
 
-def named(grid: Grid | Sequence[float]) -> str:
+def named(grid: Grid) -> str:
     """Return a grid's name in a table: a fitted one says what it was fitted by, if not by pixels."""
     if isinstance(grid, Fitted) and grid.record.measure != "pixels":
         return f"{grid.label} by {grid.record.measure}"
-    return grid.label if isinstance(grid, Grid) else str(list(grid))
+    return grid.label
 
 
 def at_most(calls: int, rows: Sequence[dict[str, Any]]) -> float:
@@ -134,14 +134,15 @@ def table(generation: Generation, args: argparse.Namespace, had: Sequence[dict[s
     measure: Any = None
     have = {(row["solver"], row["grid"], row["nfe"]) for row in had}
     made: list[dict[str, Any]] = []
-    for name, choice, calls in wanted(args):
+    for name, asked, calls in wanted(args):
         rule = solver(name)
         try:
-            grid = generation.times(rule, None if choice == "default" else choice, calls)
+            choice = generation.choose(calls, rule, None if asked == "default" else asked)
         except ValueError as error:  # no such grid of this model; the other rows do not suffer from it
-            print(f"{name:14} {choice:8} {calls:3} left out: {error}", file=sys.stderr, flush=True)
+            print(f"{name:14} {asked:8} {calls:3} left out: {error}", file=sys.stderr, flush=True)
             continue
-        settings = generation.settings(calls, rule, grid, args.seed) | {"grid": named(grid)}
+        grid = choice.grid
+        settings = generation.settings(choice, args.seed) | {"grid": named(grid)}
         if (name, settings["grid"], calls) in have:
             continue
         started = time.perf_counter()
@@ -162,7 +163,7 @@ def table(generation: Generation, args: argparse.Namespace, had: Sequence[dict[s
                 continue
         row = {"metric": args.metric, "value": figures[args.metric], **settings, "samples": args.num}
         row |= {"model": Path(args.model).stem, "half": args.half}
-        row["default"] = choice == "default" and name == generation.rule(None, None, steps=calls).name
+        row["default"] = asked == "default" and name == generation.choose(calls).solver.name
         row["seconds"] = round(time.perf_counter() - started, 2)
         print(f"{name:14} {settings['grid']:8} {calls:3} {row['value']:.4f}", file=sys.stderr, flush=True)
         have.add((name, settings["grid"], calls))

@@ -198,8 +198,7 @@ def test_fit_grid_stores_what_sample_uses_by_default(file: Path, tmp_path: Path,
     assert done.stdout.splitlines()[-1] == str(out)
     generation = load(str(out))
     assert [item.steps for item in generation.sampling.fitted] == [2, 3]
-    rule = generation.rule(None, None)
-    named = {steps: generation.settings(steps, rule, generation.times(rule, None, steps), 0) for steps in (3, 4)}
+    named = {steps: generation.settings(generation.choose(steps, "multistep"), 0) for steps in (3, 4)}
     assert (named[3]["grid"], named[4]["grid"]) == ("fitted", "karras")
     assert torch.equal(generation.sample(2, steps=3), generation.sample(2, steps=3, grid="fitted"))
     assert not torch.equal(generation.sample(2, steps=3), generation.sample(2, steps=3, grid="karras"))

@@ -101,12 +101,11 @@ def test_the_defaults_are_the_models_own(tmp_path: Path) -> None:
     expected = sample(model.model, SHAPE, steps=4, solver=Posterior(0.25), grid=Uniform())
     assert model.model.calls == 4
     assert torch.equal(model.sample(5), to_bytes(expected))
-    assert model.rule(None, 0.5) == Posterior(0.5)
-    assert model.rule("posterior", None) == Posterior(0.25)
-    assert model.rule("multistep", None) == Multistep()  # the model's eta is not another solver's
-    assert model.rule(Posterior(2.0), None) == Posterior(2.0)
-    settings = model.settings(None, model.rule(None, None), model.times(model.rule(None, None), None), 3)
-    assert settings == {
+    assert model.choose(eta=0.5).solver == Posterior(0.5)
+    assert model.choose(solver="posterior").solver == Posterior(0.25)
+    assert model.choose(solver="multistep").solver == Multistep()  # the model's eta is not another solver's
+    assert model.choose(solver=Posterior(2.0)).solver == Posterior(2.0)
+    assert model.settings(model.choose(), 3) == {
         "model_sha256": model.header.sha256,
         "nfe": 4,
         "solver": "posterior",
@@ -127,10 +126,8 @@ def test_a_fitted_grid_serves_its_solver_and_steps_alone(tmp_path: Path) -> None
     karras = to_bytes(sample(model.model, SHAPE, steps=2, grid="karras"))
     assert not torch.equal(karras, fitted)
     assert torch.equal(model.sample(5, steps=2, grid="karras"), karras)
-    rule = model.rule(None, None)
-    times = model.times(rule, None, 2)
-    assert model.settings(2, rule, times, 0)["grid"] == "fitted"
-    assert model.settings(3, rule, model.times(rule, None), 0)["grid"] == "karras"  # 3 is the model's own
+    assert model.settings(model.choose(2), 0)["grid"] == "fitted"
+    assert model.settings(model.choose(), 0)["grid"] == "karras"  # 3 is the model's own
     with pytest.raises(ValueError, match=r"no grid is fitted for 3 steps of 'multistep'; fitted: 2 \(multistep\)"):
         model.batches(1, grid="fitted")
     with pytest.raises(ValueError, match="no grid is fitted for 2 steps of 'ode'"):
@@ -143,21 +140,21 @@ def test_the_solver_that_a_grid_is_fitted_for_is_the_default_at_its_steps(tmp_pa
     records = (FittedGrid(2, "multistep", (0.99, 0.4), model=own), FittedGrid(3, "ode", (0.99, 0.4, 0.1), model=own))
     weights.write_sampling(path, path, SamplingConfig(steps=3, solver="ipndm-4", fitted=records))
     model = load(str(path))
-    chosen = {calls: model.rule(None, None, steps=calls).name for calls in (None, 2, 3, 4)}
+    chosen = {calls: model.choose(calls).solver.name for calls in (None, 2, 3, 4)}
     assert chosen == {None: "ode", 2: "multistep", 3: "ode", 4: "ipndm-4"}
-    assert model.rule(None, None, steps=2, grid="karras").name == "ipndm-4"
-    assert model.rule("deis-3", None, steps=2).name == "deis-3"
+    assert model.choose(2, grid="karras").solver.name == "ipndm-4"
+    assert model.choose(2, "deis-3").solver.name == "deis-3"
     fitted = to_bytes(sample(model.model, SHAPE, steps=2, grid=[0.99, 0.4, 0.0]))
     assert torch.equal(model.sample(5, steps=2), fitted)
     one, other = records[0], replace(records[0], solver="ipndm-4")
     weights.write_sampling(path, path, SamplingConfig(steps=3, solver="ipndm-4", fitted=(one, other)))
-    assert load(str(path)).rule(None, None, steps=2).name == "ipndm-4"  # the model's own goes before others
+    assert load(str(path)).choose(2).solver.name == "ipndm-4"  # the model's own goes before others
 
 
 def test_times_of_the_callers_own(model: Generation) -> None:
     times = [1.0, 0.6, 0.2, 0.0]
     assert torch.equal(model.sample(2, grid=times), model.sample(2, grid=Times(tuple(times))))
-    assert model.settings(None, Multistep(), times, 0)["grid"] == times
+    assert model.settings(model.choose(3, grid=times), 0)["grid"] == times
 
 
 def test_labels_are_one_a_picture_or_the_classes_in_turn(classes: Generation) -> None:

@@ -268,18 +268,11 @@ def _model(generation: Generation, name: str, seed: int, sampling: dict[str, Any
 
     asked = {key: value for key, value in sampling.items() if key != "num"}
     num = PUBLISHED if sampling["num"] is None else int(sampling["num"])
-    made = [_settings(generation, asked["steps"], asked["solver"], asked["grid"], asked["eta"], seed)]
-    made.append(_settings(generation, None, None, None, None, 0))
-    settings = {"model": name, **made[0], "default": made[0] == made[1]}
+    choice = generation.choose(asked["steps"], asked["solver"], asked["grid"], asked["eta"])
+    made = generation.settings(choice, seed)
+    settings = {"model": name, **made, "default": made == generation.settings(generation.choose(), 0)}
     side = generation.model.config.network.image_size
     return _Subject(num, side, side, settings, generation.batches(num, seed=seed, **asked))
-
-
-def _settings(
-    generation: Generation, steps: int | None, solver: str | None, grid: str | None, eta: float | None, seed: int
-) -> dict[str, Any]:
-    rule = generation.rule(solver, eta, steps=steps, grid=grid)
-    return generation.settings(steps, rule, generation.times(rule, grid, steps), seed)
 
 
 def _pictures(pictures: ImageSet) -> _Subject:

@@ -87,7 +87,7 @@ def command(
     from attenua.sampling import Fit, check_fit, fit
 
     generation = common.load_model(name, model, device)
-    rule = generation.rule(solver, None)
+    rule = generation.choose(solver=solver).solver
     for number in numbers:
         check_fit(generation.model, rule, number)
     size = generation.batch_size(batch)

@@ -310,8 +310,7 @@ def _load(given: Options, treatment: Treatment, file: Path) -> Conditional:
 def _sampling(given: Options, treatment: Treatment, model: Conditional) -> dict[str, str]:
     """Return the settings that all pictures share."""
     steps = 1 if treatment.faithful else given.steps or model.sampling.steps
-    rule = model.rule(None, None, steps=steps)
-    told = model.settings(steps, rule, model.times(rule, None, steps), given.seed)
+    told = model.settings(model.choose(steps), given.seed)
     told["mode"] = "faithful" if treatment.faithful else "detailed"
     if treatment.faithful:
         told = {key: told[key] for key in ("model_sha256", "nfe", "mode")}  # the mean has no noise and no times

@@ -51,17 +51,16 @@ class Conditional(Loaded):
 
         What is None is the model's own default; sample k depends on (seed, k) alone.
         """
-        rule = self.rule(solver, eta, steps=steps, grid=grid)
-        calls = steps if steps is not None else self.sampling.steps
+        choice = self.choose(steps, solver, grid, eta)
         return draw(
             self.model,
             self.task,
             picture,
             samples=samples,
-            steps=calls,
+            steps=choice.steps,
             seed=seed,
-            solver=rule,
-            grid=self.times(rule, grid, calls),
+            solver=choice.solver,
+            grid=choice.grid,
             faithful=faithful,
             tile=tile,
             overlap=overlap,

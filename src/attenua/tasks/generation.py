@@ -11,7 +11,7 @@ from torch import Tensor
 from attenua import weights
 from attenua.networks import Condition
 from attenua.process import Process
-from attenua.sampling import Grid, Solver, Step, Times, sample, to_bytes
+from attenua.sampling import Grid, Solver, Step, sample, to_bytes
 from attenua.shapes import Bytes
 from attenua.tasks.loaded import Loaded
 
@@ -82,12 +82,9 @@ class Generation(Loaded):
         if num < 1:
             raise ValueError(f"num is {num}; allowed is a whole number from 1")
         size = self.batch_size(batch)
-        rule = self.rule(solver, eta, steps=steps, grid=grid)
-        rule.check(self.model.process)
-        given = self.times(rule, grid, steps)
-        chosen = given if isinstance(given, Grid) else Times(tuple(given))
-        calls = steps if steps is not None else self.sampling.steps
-        chosen.plan(self.model, rule, calls)
+        choice = self.choose(steps, solver, grid, eta)
+        choice.solver.check(self.model.process)
+        choice.grid.plan(self.model, choice.solver, choice.steps)
         conditions = self._labels(num, labels)
         network = self.model.config.network
 
@@ -97,10 +94,10 @@ class Generation(Loaded):
                 pictures = sample(
                     self.model,
                     (len(rows), network.channels, network.image_size, network.image_size),
-                    steps=calls,
+                    steps=choice.steps,
                     seed=seed,
-                    solver=rule,
-                    grid=chosen,
+                    solver=choice.solver,
+                    grid=choice.grid,
                     indices=rows,
                     condition=None if conditions is None else Condition(labels=conditions[rows.start : rows.stop]),
                     callback=callback,

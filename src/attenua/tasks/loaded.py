@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,17 @@ from attenua import weights
 from attenua.config import SamplingConfig
 from attenua.model import AttenuationModel
 from attenua.process import Process
-from attenua.sampling import Fitted, Grid, Solver, choose_grid
+from attenua.sampling import Fitted, Grid, Solver, Times, choose_grid
 from attenua.sampling import solver as solver_named
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Network calls, solver and grid."""
+
+    steps: int
+    solver: Solver
+    grid: Grid
 
 
 class Loaded:
@@ -49,57 +59,55 @@ class Loaded:
         """Where the model computes."""
         return self.model.device
 
-    def rule(
+    def choose(
         self,
-        solver: Solver | str | None,
-        eta: float | None,
-        *,
         steps: int | None = None,
+        solver: Solver | str | None = None,
         grid: Grid | str | Sequence[float] | None = None,
-    ) -> Solver:
-        """Return the solver for a name (None: the model's default, with its eta where none is given).
+        eta: float | None = None,
+    ) -> Choice:
+        """Return how pictures are drawn: what is asked for, and what is best for the model where nothing is.
 
-        Where neither a solver nor an eta nor another grid is named, and a grid is fitted for `steps` (None: the model's
-        own number of them) but none of the default solver, it is the solver that has one.
+        steps: network calls (None: the model's own number). solver: None is the model's default with its eta; but where
+        no eta and no other grid is named either, and a grid is fitted for `steps` but none of the default solver, it is
+        the solver that has one. grid: None is the one fitted for the solver and `steps`, else the solver's own, else
+        the model's default. Raises ValueError for an unknown name, an eta that the solver does not take, and where
+        "fitted" is named and there is none.
         """
-        if isinstance(solver, Solver):
-            return solver
-        if solver is None and eta is None and (grid is None or grid == Fitted.name):
-            calls = self.sampling.steps if steps is None else steps
+        calls = self.sampling.steps if steps is None else steps
+        rule = solver if isinstance(solver, Solver) else self._solver(calls, solver, grid, eta)
+        return Choice(calls, rule, self._grid(calls, rule, grid))
+
+    def _solver(
+        self, calls: int, name: str | None, grid: Grid | str | Sequence[float] | None, eta: float | None
+    ) -> Solver:
+        if name is None and eta is None and (grid is None or grid == Fitted.name):
             fitted = [record.solver for record in self.sampling.fitted if record.steps == calls]
             if fitted and self.sampling.solver not in fitted:
                 return solver_named(fitted[0])
-        if solver is None or solver == self.sampling.solver:
+        if name is None or name == self.sampling.solver:
             return solver_named(self.sampling.solver, self.sampling.eta if eta is None else eta)
-        return solver_named(solver, eta)
+        return solver_named(name, eta)
 
-    def times(
-        self, rule: Solver, grid: Grid | str | Sequence[float] | None, steps: int | None = None
-    ) -> Grid | Sequence[float]:
-        """Return the grid for a choice: None is the one fitted for `steps` (None: the model's own number of them).
-
-        Without such a one it is the solver's own, else the model's default. Raises ValueError where "fitted" is named
-        and there is none.
-        """
-        calls = self.sampling.steps if steps is None else steps
-        if grid is None or grid == Fitted.name:
+    def _grid(self, calls: int, rule: Solver, chosen: Grid | str | Sequence[float] | None) -> Grid:
+        if chosen is None or chosen == Fitted.name:
             found = Fitted.find(self.sampling.fitted, rule, calls)
             if found is not None:
                 return found
-        if grid == Fitted.name:
+        if chosen == Fitted.name:
             known = ", ".join(f"{item.steps} ({item.solver})" for item in self.sampling.fitted) or "none"
             raise ValueError(f"no grid is fitted for {calls} steps of {rule.name!r}; fitted: {known}")
-        if grid is None or isinstance(grid, str):
-            return choose_grid(rule, grid or rule.grid or self.sampling.grid)
-        return grid
+        if chosen is None or isinstance(chosen, str):
+            return choose_grid(rule, chosen or rule.grid or self.sampling.grid)
+        return chosen if isinstance(chosen, Grid) else Times(tuple(chosen))
 
-    def settings(self, steps: int | None, rule: Solver, grid: Grid | Sequence[float], seed: int) -> dict[str, Any]:
+    def settings(self, choice: Choice, seed: int) -> dict[str, Any]:
         """Return what a report or a picture says of how it was made."""
         return {
             "model_sha256": self.header.sha256,
-            "nfe": steps if steps is not None else self.sampling.steps,
-            "solver": rule.name,
-            "eta": getattr(rule, "eta", None),
-            "grid": grid.label if isinstance(grid, Grid) else list(grid),
+            "nfe": choice.steps,
+            "solver": choice.solver.name,
+            "eta": getattr(choice.solver, "eta", None),
+            "grid": list(choice.grid.values) if isinstance(choice.grid, Times) else choice.grid.label,
             "seed": seed,
         }

@@ -22,7 +22,7 @@ from attenua.metrics import boundaries as edge_metrics
 from attenua.metrics.restoration import psnr, psnr_y, ssim_y
 from attenua.metrics.saliency import Saliency
 from attenua.reports import Scalar
-from attenua.sampling import Grid, to_bytes
+from attenua.sampling import to_bytes
 from attenua.tasks.conditional import Conditional
 from attenua.tasks.filling import Fill, Filled, central
 from attenua.tasks.restoration import SuperResolution
@@ -101,9 +101,8 @@ class Scoring:
     @cached_property
     def _kinds(self) -> list[tuple[bool, dict[str, Scalar]]]:
         """The mean and the sample, each with what its rows say; one call at t = 1 is the mean alone."""
-        calls = self.model.sampling.steps if self.steps is None else self.steps
-        rule = self.model.rule(None, None, steps=calls)
-        grid = self.model.times(rule, None, calls)
+        choice = self.model.choose(self.steps)
+        calls = choice.steps
         usual = calls == self.model.sampling.steps and self.seed == 0
         about: dict[str, Scalar] = {
             "model_sha256": self.model.header.sha256,
@@ -111,12 +110,12 @@ class Scoring:
             "seed": self.seed,
         }
         inner = self.model.model
-        first = grid.points(inner.process, inner.config.s_d, calls)[0] if isinstance(grid, Grid) else grid[0]
+        first = choice.grid.points(inner.process, inner.config.s_d, calls)[0]
         alone = calls == 1 and float(first) == 1
         mean = {**about, "output": "mean", "nfe": 1, "solver": None, "grid": None, "default": alone and usual}
         if alone:
             return [(True, mean)]
-        settings = self.model.settings(calls, rule, grid, self.seed)
+        settings = self.model.settings(choice, self.seed)
         return [(True, mean), (False, {**about, **settings, "output": "sample", "default": usual})]
 
     def _draw(self, mean: bool, picture: Tensor) -> Tensor:
