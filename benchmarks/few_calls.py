@@ -2,9 +2,10 @@
 
     python benchmarks/few_calls.py runs/tables/*.json --samples 10000 --model cifar10
 
-It writes results/solvers_fid.json, .csv and .svg, and prints: the default's FID over that of the released sampler at
-the same number of calls, over its own with 50 calls, the best solver at each number of calls, and the least number of
-the default's calls that is no worse than DDPM's ancestral rule at hundreds (the best of its grids).
+It writes results/solvers_fid.json, .csv and .svg, and prints the table in Markdown and what follows from it: the
+default's FID over that of the released sampler at the same number of calls, over its own with 50 calls, the best solver
+at each number of calls, and the least number of the default's calls that is no worse than DDPM's ancestral rule at
+hundreds (the best of its grids).
 """
 
 from __future__ import annotations
@@ -98,6 +99,26 @@ def findings(rows: Rows) -> Iterator[str]:
         yield f"{MANY}, {calls} calls on {best['grid']}: {best['value']:.2f}; matched by the default's {told}"
 
 
+SHOWN = (2, 3, 5, 8, 10, 15, 20, 35, 50)
+"""Numbers of calls that the table in Markdown has."""
+
+
+def markdown(rows: Rows) -> Iterator[str]:
+    """Yield a table's lines: of every solver and grid with at least three of SHOWN, best at 10 calls first."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        if row["nfe"] in SHOWN and row["solver"] != MANY:
+            found.setdefault((row["solver"], row["grid"]), {})[row["nfe"]] = float(row["value"])
+    least = {calls: min((own[calls] for own in found.values() if calls in own), default=0.0) for calls in SHOWN}
+    yield "| solver | grid | " + " | ".join(map(str, SHOWN)) + " |"
+    yield "|---" * (len(SHOWN) + 2) + "|"
+    for (name, grid), own in sorted(found.items(), key=lambda line: line[1].get(10, math.inf)):
+        if len(own) > 2:
+            cells = (f"{own[n]:.{0 if own[n] >= 100 else 1}f}" if n in own else "" for n in SHOWN)
+            bold = (f"**{text}**" if own.get(n) == least[n] else text for n, text in zip(SHOWN, cells, strict=True))
+            yield f"| `{name}` | {grid} | " + " | ".join(bold) + " |"
+
+
 def curves(rows: Rows) -> dict[str, list[tuple[float, float]]]:
     """Return what is drawn, by name: the default, the released sampler, every solver on karras, the ancestral rule."""
     lines: dict[str, list[tuple[float, float]]] = {}
@@ -134,7 +155,7 @@ def main() -> None:
     title = f"FID against network calls, {args.samples:,} samples"
     svg = plots.chart(drawn, title=title, x="network calls", y="FID")
     write_bytes(args.out.with_suffix(".svg"), svg.encode())
-    for line in findings(rows):
+    for line in (*markdown(rows), "", *findings(rows)):
         print(line)
     print(args.out)
 

@@ -146,6 +146,14 @@ def test_what_follows_from_a_table() -> None:
     assert "ancestral, 1000 calls on karras: 10.00; matched by the default's none up to 50" in lines
 
 
+def test_a_table_in_markdown_has_the_least_of_each_column_in_bold() -> None:
+    others = [row("ode", nfe, value) for nfe, value in ((5, 120.0), (10, 30.0), (20, 11.5))]
+    lines = list(few_calls.markdown([*others, *OURS, row("ode", 10, 9.0, "uniform"), row("ancestral", 10, 1.0)]))
+    assert [line.count("|") for line in lines] == [12] * 4
+    assert lines[2] == "| `multistep` | karras |  |  | **20.0** |  | 14.0 |  | 12.0 |  | **11.0** |"
+    assert lines[3] == "| `ode` | karras |  |  | 120 |  | 30.0 |  | **11.5** |  |  |"
+
+
 def test_drawings_that_are_the_same_agree_and_others_do_not() -> None:
     rng = np.random.default_rng(0)
     lines = np.zeros((3, 40, 60), bool)
