@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attenua import images
 from attenua.data import faces, heldout, shards
-from attenua.data.folder import Entry, OnSkip, choose_split, list_entries, read_entry, reporter
+from attenua.data.folder import Entry, OnSkip, choose_split, decoded, list_entries, reporter
 
 __all__ = ["PhotoSet", "chosen", "evenly", "load", "read"]
 
@@ -137,11 +136,7 @@ def read(
     path = Path(path)
     tell = reporter(strict, on_skip)
     with chosen(path, split, on_skip=tell) as entries:
-        for name, content in (entries[index] for index in evenly(len(entries), num)):
-            try:
-                yield name, images.decode(read_entry(path / name, content), str(path / name))
-            except ValueError as error:
-                tell(path / name, str(error))
+        yield from decoded(path, (entries[index] for index in evenly(len(entries), num)), tell)
 
 
 def evenly(count: int, num: int | None) -> list[int]:
