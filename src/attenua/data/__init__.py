@@ -46,6 +46,6 @@ def load(
     tell = folder.reporter(strict, on_skip)
     with photographs.chosen(path, split, on_skip=tell) as entries:
         pictures = folder.stacked(path, entries, size, tell)
-        terms = photographs.terms([name for name, _ in entries])
+        terms = photographs.terms(path, [name for name, _ in entries])
     name = path.stem if path.is_file() else path.resolve().name
     return ImageSet(pictures, None, (), f"{name}-{split}", terms)

@@ -116,7 +116,7 @@ def load(
         raise ValueError(f"{path} has no photograph of at least {side} x {side} pixels ({small} are smaller)")
     title = Path(path).stem if Path(path).is_file() else Path(path).resolve().name
     flat = torch.frombuffer(pixels, dtype=torch.uint8)
-    return PhotoSet(flat, torch.tensor(sizes, dtype=torch.int64), title, terms(names), tuple(names))
+    return PhotoSet(flat, torch.tensor(sizes, dtype=torch.int64), title, terms(Path(path), names), tuple(names))
 
 
 def read(
@@ -242,10 +242,9 @@ def _allowed(path: Path, entries: list[Entry], on_skip: OnSkip | None) -> list[E
     return kept
 
 
-def terms(names: list[str]) -> str:
-    """The terms of a set, as far as its layout tells them."""
+def terms(path: Path, names: list[str]) -> str:
+    """The terms of the pictures `names` at a path, as far as its layout tells them."""
     if faces.is_lfw(names):
         return faces.LFW_TERMS
-    if len(names) in (faces.CELEBA_HQ_TEST, faces.CELEBA_HQ - faces.CELEBA_HQ_TEST):
-        return faces.CELEBA_TERMS if faces.is_numbered(names) else _TERMS
-    return _TERMS
+    with _all(path) as entries:
+        return faces.CELEBA_TERMS if faces.is_celeba([name for name, _ in entries]) else _TERMS
