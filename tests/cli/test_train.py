@@ -295,7 +295,7 @@ def test_a_loss_that_is_no_number_stops_and_says_where(train: Train, tmp_path: P
     told = [line for line in done.stderr.splitlines() if line.startswith("attenua:")]
     kept = tmp_path / "run" / checkpoint.name(8)
     assert told == [
-        "attenua: error: the loss became NaN or infinite at image 16; "
+        "attenua: error: the loss or its gradient became NaN or infinite at image 16; "
         f"the last good checkpoint is {kept}; a lower training.rate may help"
     ]
     assert left(tmp_path / "run") == sorted(["config.json", "metrics.jsonl", checkpoint.name(8)])

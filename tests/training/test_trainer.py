@@ -143,6 +143,16 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_p
     assert all(bool(torch.isfinite(value).all()) for value in weights_of(kept).values())
 
 
+@pytest.mark.parametrize("log_every", [16, 1000])
+def test_weights_after_a_gradient_that_is_no_number_are_not_saved(tmp_path: Path, log_every: int) -> None:
+    trainer = Trainer(config([f"training.log_every={log_every}"]), pictures(), tmp_path)
+    first = next(iter(trainer.parameters.values()))
+    first.register_hook(lambda gradient: gradient * float("inf") if trainer.seen == 56 else gradient)
+    with pytest.raises(TrainingError, match=r"NaN or infinite at image 64; the last good checkpoint is .*000032"):
+        trainer.run()
+    assert checkpoint.newest(tmp_path) == tmp_path / checkpoint.name(32)
+
+
 def test_pictures_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="the pictures are 3 x 16 x 16; this network takes 3 x 8 x 8"):
         Trainer(config(), pictures(size=16), Path("unused"))

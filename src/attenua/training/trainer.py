@@ -242,7 +242,7 @@ class Trainer:
     # ---- the run --------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Train to the end, or until `stop`; True if it is complete. Raises TrainingError on a loss that is NaN."""
+        """Train to the end, or until `stop`; True if it is complete. Raises TrainingError where a step is broken."""
         training = self.config.training
         self.model.train()
         self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,8 @@ class Trainer:
             loss = self.train_step()
             self._loss += loss
             self._steps += 1
-            broken = ~torch.isfinite(loss) & (self._broken < 0)
+            # a gradient that is no number is in the weights already, before any loss tells of it
+            broken = ~(torch.isfinite(loss) & torch.isfinite(self.norm)) & (self._broken < 0)
             self._broken = torch.where(broken, torch.full_like(self._broken, self.seen), self._broken)
             complete = self.seen >= training.images
             if complete or self._crossed(training.log_every):
@@ -288,13 +289,14 @@ class Trainer:
         self._broken = torch.full((), -1, dtype=torch.int64, device=device)
 
     def _verify(self) -> None:
-        """Raise TrainingError if a loss since the last look was no number."""
+        """Raise TrainingError if a loss or a gradient since the last look was no number."""
         since = int(self._broken)
         if self.world.any(since >= 0):
             kept = checkpoint.newest(self.run_dir)
             kept_line = f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet"
             at = f"at image {since:,}" if since >= 0 else "in another process"
-            raise TrainingError(f"the loss became NaN or infinite {at}; {kept_line}; a lower training.rate may help")
+            told = f"the loss or its gradient became NaN or infinite {at}"
+            raise TrainingError(f"{told}; {kept_line}; a lower training.rate may help")
 
     def _tick(self) -> float:
         """Return the seconds since the last tick, and count them to the run."""
@@ -380,7 +382,7 @@ class Trainer:
     # ---- files ----------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint (rank 0). Raises TrainingError rather than save weights after a broken loss."""
+        """Write a checkpoint (rank 0). Raises TrainingError rather than save weights after a broken step."""
         self._verify()
         if hasattr(self, "_clock"):
             self._tick()
