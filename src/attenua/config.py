@@ -62,10 +62,10 @@ class NetworkConfig:
     filter: int = 0
 
     def __post_init__(self) -> None:
-        positive = {"image_size", "channels", "width", "blocks", "heads", "patch"}
-        for name in sorted(positive):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 1")
+        least = {"image_size": 1, "channels": 1, "width": 2, "blocks": 1, "heads": 1, "patch": 1}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from {lowest}")
         for name in ("classes", "augment_labels", "middle", "filter"):
             if getattr(self, name) < 0:
                 raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 0")
@@ -88,6 +88,8 @@ class NetworkConfig:
         for size in self.attention:
             if size not in sizes:
                 raise ValueError(f"network.attention names size {size}; the levels have sizes {list(sizes)}")
+            if self.window and size % self.window:
+                raise ValueError(f"network.window is {self.window}; it must divide every size that attends, {size}")
         for multiplier in self.multipliers:
             if self.attention and self.width * multiplier % self.heads:
                 raise ValueError(
@@ -248,9 +250,10 @@ class TrainingConfig:
         for name in ("micro_batch", "warmup", "snapshots", "sample_every", "fid_every", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; allowed is a whole number from 0")
-        for name in ("rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed is a number above 0")
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"training.rate is {self.rate}; allowed is a finite number above 0")
+        if not self.clip > 0:
+            raise ValueError(f"training.clip is {self.clip}; allowed is a number above 0")
         if not 0 <= self.feature_rate < math.inf:
             raise ValueError(f"training.feature_rate is {self.feature_rate}; allowed is a finite number from 0")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -289,7 +292,9 @@ class FittedGrid:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"sampling.fitted.steps is {self.steps}; allowed is a whole number from 1")
-        if self.weights and len(self.weights) % len(self.times):
+        if not self.times:
+            raise ValueError("sampling.fitted.times is (); allowed are one or more falling times")
+        if len(self.weights) % len(self.times):
             count = len(self.times)
             raise ValueError(
                 f"sampling.fitted has {len(self.weights)} weights for {count} times; allowed are as many for each time"
@@ -333,7 +338,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     """Return the dataclass `kind` from plain values; absent fields keep their defaults.
 
-    Raises ValueError that names an unknown field and lists the known ones, or a value of the wrong type.
+    where: what stands before the names in errors ("model."). Raises ValueError that names an unknown field and lists
+    the known ones, a value of the wrong type, or a field without default that is absent.
     """
     hints = typing.get_type_hints(kind)
     known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
@@ -343,6 +349,10 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
         if name not in known:
             raise ValueError(f"unknown configuration field {path!r}{_closest(name, known)}; known: {', '.join(known)}")
         arguments[name] = _convert(hints[name], value, path)
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        bare = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if bare and item.name not in arguments:
+            raise ValueError(f"{where}{item.name} is missing; it has no default")
     return kind(**arguments)
 
 
