@@ -60,9 +60,12 @@ class Loaded:
         """Return the solver for a name (None: the model's default, with its eta where none is given).
 
         Where neither a solver nor an eta nor another grid is named, and a grid is fitted for `steps` (None: the model's
-        own number of them) but none of the default solver, it is the solver that has one.
+        own number of them) but none of the default solver, it is the solver that has one. Raises ValueError for an
+        unknown name, and an eta beside a solver that has none, or its own.
         """
         if isinstance(solver, Solver):
+            if eta is not None:
+                raise ValueError(f"eta is {eta!r}, but the solver is made already: give it its eta")
             return solver
         if solver is None and eta is None and (grid is None or grid == Fitted.name):
             calls = self.sampling.steps if steps is None else steps
