@@ -113,6 +113,18 @@ def test_a_damaged_archive_is_named(tmp_path, make, name, damage):
         unpack(archive, tmp_path / "new", limit=10_000)
 
 
+def test_an_archive_with_a_password_is_named(tmp_path):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("a.png", bytes(20))
+    data = bytearray(archive.read_bytes())
+    data[6] |= 1  # the flag of encryption, in the file's own header and in the directory
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a.zip is not a whole archive: .*encrypted"):
+        unpack(archive, tmp_path / "new", limit=10_000)
+
+
 # Data sets.
 
 

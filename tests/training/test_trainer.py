@@ -208,6 +208,11 @@ def test_averages_of_other_widths_come_from_the_snapshots(straight: Path, tmp_pa
     for name, value in kept.tensors.items():
         torch.testing.assert_close(same.tensors[name], value, rtol=2e-3, atol=2e-4)  # snapshots are float16
     assert reconstruct(straight, 0.08).record["ema"] == 0.08
+    for path in (straight / "snapshots").iterdir():
+        name = path.name.replace("ema0.1-", "ema1e-05-")  # as a width of 0.00001 is written
+        (tmp_path / "tiny" / "snapshots").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tiny" / "snapshots" / name).write_bytes(path.read_bytes())
+    assert reconstruct(tmp_path / "tiny", 0.05).record["ema"] == 0.05
     with pytest.raises(ValueError, match="no snapshots"):
         reconstruct(tmp_path, 0.05)
 

@@ -80,7 +80,7 @@ def _opened(archive: Path) -> Iterator[list[_Member]]:
         else:
             with tarfile.open(archive, "r:*") as tar:
                 yield [_tarred(tar, info) for info in tar.getmembers() if not info.isdir()]
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, zlib.error) as error:  # Runtime: a password
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{archive} is not a whole archive: {said}") from None
     except OSError as error:

@@ -457,14 +457,14 @@ def load_network(model: AttenuationModel, tensors: Any) -> None:
 
 
 def reconstruct(run_dir: Path, width: float) -> weights.Weights:
-    """Return the average of another relative width at the end of a run, from its snapshots (EDM2, section 3.2).
+    """Return the average of another relative width as of a run's last snapshot, from all of them (EDM2, section 3.2).
 
-    Raises ValueError without snapshots.
+    Raises ValueError without snapshots, or for a width that is not above 0 and below 0.28.
     """
     paths = sorted((run_dir / "snapshots").glob("ema*.safetensors"))
     if not paths:
         raise ValueError(f"{run_dir} has no snapshots of averages to reconstruct from")
-    stored = [(int(path.stem.rpartition("-")[2]), float(path.stem[3:].partition("-")[0])) for path in paths]
+    stored = [(int(path.stem.rpartition("-")[2]), float(path.stem[3:].rpartition("-")[0])) for path in paths]
     last = max(images for images, _ in stored)
     shares = reconstruction(stored, last, width)
     total: dict[str, Tensor] = {}
