@@ -14,6 +14,9 @@ from typing import Any, Literal, TypeVar, Union
 
 C = TypeVar("C")
 
+LARGEST_WIDTH = 0.28
+"""Relative widths of averages are below this: a plain mean, the widest of their profiles, has 1/sqrt(12) = 0.289."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -264,8 +267,10 @@ class TrainingConfig:
             raise ValueError(f"training.constant is {self.constant}; allowed is 0 <= share <= 1")
         if not 0 <= self.augment <= 1:
             raise ValueError(f"training.augment is {self.augment}; allowed is 0 <= probability <= 1")
-        if not self.ema or not all(0 < width < 0.28 for width in self.ema):
-            raise ValueError(f"training.ema is {self.ema}; allowed are relative widths above 0 and below 0.28")
+        if not self.ema or not all(0 < width < LARGEST_WIDTH for width in self.ema):
+            raise ValueError(
+                f"training.ema is {self.ema}; allowed are relative widths above 0 and below {LARGEST_WIDTH}"
+            )
 
 
 @dataclass(frozen=True)
@@ -347,7 +352,7 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     for name, value in values.items():
         path = f"{where}{name}"
         if name not in known:
-            raise ValueError(f"unknown configuration field {path!r}{_closest(name, known)}; known: {', '.join(known)}")
+            raise ValueError(f"unknown configuration field {path!r}{closest(name, known)}; known: {', '.join(known)}")
         arguments[name] = _convert(hints[name], value, path)
     for item in dataclasses.fields(kind):  # type: ignore[arg-type]
         bare = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
@@ -378,7 +383,7 @@ def override(config: C, settings: Iterable[str]) -> C:
                 known = [key for key, item in place.items() if isinstance(item, dict)]
                 at = ".".join(sections[: depth + 1])
                 raise ValueError(
-                    f"unknown configuration section {at!r}{_closest(section, known)}; known: {', '.join(known)}"
+                    f"unknown configuration section {at!r}{closest(section, known)}; known: {', '.join(known)}"
                 )
             place = inner
         if isinstance(place.get(name), dict):
@@ -387,7 +392,8 @@ def override(config: C, settings: Iterable[str]) -> C:
     return from_dict(type(config), values)
 
 
-def _closest(name: str, known: Iterable[str]) -> str:
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'NAME'?)" with the known name nearest to an unknown one; "" where none is near."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
 

@@ -13,10 +13,13 @@ import torch
 
 from attenua import images
 
-__all__ = ["Entry", "OnSkip", "choose_split", "decoded", "list_entries", "read", "reporter", "stacked"]
+__all__ = ["TERMS", "Entry", "OnSkip", "choose_split", "decoded", "list_entries", "read", "reporter", "stacked"]
 
 OnSkip = Callable[[Path, str], None]
 """Called with the file and the reason for each picture that is left out."""
+
+TERMS = "those of the pictures, which the program cannot know"
+"""The terms of a set that is none of the known ones."""
 
 _SPLITS = ("train", "test")
 

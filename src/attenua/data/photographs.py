@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attenua.data import faces, heldout, shards
-from attenua.data.folder import Entry, OnSkip, choose_split, decoded, list_entries, reporter
+from attenua.data.folder import TERMS, Entry, OnSkip, choose_split, decoded, list_entries, reporter
 
 __all__ = ["PhotoSet", "chosen", "evenly", "load", "read"]
 
@@ -21,8 +21,6 @@ _LAYOUTS = (
     {"train": ("images/train",), "test": ("images/test",)},  # BSDS500; its val pictures are BSD100
 )
 """Folders of official layouts: where all of one row are there, a split is what lies in its own."""
-
-_TERMS = "those of the pictures, which the program cannot know"
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,4 +245,4 @@ def terms(path: Path, names: list[str]) -> str:
     if faces.is_lfw(names):
         return faces.LFW_TERMS
     with _all(path) as entries:
-        return faces.CELEBA_TERMS if faces.is_celeba([name for name, _ in entries]) else _TERMS
+        return faces.CELEBA_TERMS if faces.is_celeba([name for name, _ in entries]) else TERMS
