@@ -11,12 +11,15 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from attenua import reports, weights
 from attenua.model import AttenuationModel
+from attenua.sampling import sample
+from attenua.tasks import load
 from attenua.training import Trainer, TrainingError, checkpoint, reconstruct
 from attenua.training.trainer import load_network, mix, rate, resolve
 from tests.training.common import LAST, config, pictures, weights_of
@@ -124,6 +127,22 @@ def test_every_pass_shows_every_picture_once() -> None:
     assert first.tolist() != second.tolist()
     straddling = trainer.indices(44, 8)
     assert straddling.tolist() == shown[44:52].tolist()
+
+
+def test_samples_of_a_run_are_drawn_as_its_model_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the solver's own grid, where it has one."""
+    asked: list[object] = []
+
+    def noted(*arguments: Any, **named: Any) -> torch.Tensor:
+        asked.append((named["solver"], named["grid"]))
+        return sample(*arguments, **named)
+
+    monkeypatch.setattr("attenua.training.trainer.sample", noted)
+    settings = ["training.sample_every=96", "sampling.solver=released", "sampling.steps=2"]
+    Trainer(config(settings), pictures(), tmp_path).run()
+    model = load(str(tmp_path / "model.safetensors"))
+    rule = model.rule(None, None)
+    assert asked == [(rule, model.times(rule, None))]
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

@@ -30,10 +30,13 @@ class Step(NamedTuple):
     x0: Tensor
 
 
-def choose_grid(rule: Solver, chosen: Grid | str | None) -> Grid:
-    """Return the grid for a solver: the chosen one, else the solver's own, else karras."""
+def choose_grid(rule: Solver, chosen: Grid | str | None, default: str = "karras") -> Grid:
+    """Return the grid for a solver: the chosen one, else the solver's own, else the default (a model's, say).
+
+    Raises ValueError on an unknown name.
+    """
     if chosen is None:
-        chosen = rule.grid or "karras"
+        chosen = rule.grid or default
     return grid_named(chosen) if isinstance(chosen, str) else chosen
 
 

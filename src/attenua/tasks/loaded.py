@@ -93,7 +93,7 @@ class Loaded:
             known = ", ".join(f"{item.steps} ({item.solver})" for item in self.sampling.fitted) or "none"
             raise ValueError(f"no grid is fitted for {calls} steps of {rule.name!r}; fitted: {known}")
         if grid is None or isinstance(grid, str):
-            return choose_grid(rule, grid or rule.grid or self.sampling.grid)
+            return choose_grid(rule, grid, self.sampling.grid)
         return grid
 
     def settings(self, steps: int | None, rule: Solver, grid: Grid | Sequence[float], seed: int) -> dict[str, Any]:

@@ -356,14 +356,15 @@ class Trainer:
         network = self.config.model.network
         count = 64 if network.image_size <= 64 else 16
         chosen = self.config.sampling
+        rule = solver(chosen.solver, chosen.eta)
         condition = self.source.preview(count)
         with self.averaged() as model:
             made = sample(
                 model,
                 (count, network.channels, network.image_size, network.image_size),
                 steps=chosen.steps,
-                solver=solver(chosen.solver, chosen.eta),
-                grid=chosen.grid,
+                solver=rule,
+                grid=choose_grid(rule, None, chosen.grid),
                 condition=condition,
                 clip=False,
             )
