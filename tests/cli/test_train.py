@@ -129,6 +129,8 @@ def test_the_same_command_again_says_that_the_run_is_complete(train: Train, tmp_
     assert done.stderr == "complete already at 48 of 48 images\n"
     after = bytes_of(tmp_path / "run")
     assert after == before
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    assert train("--quiet").returncode == 0  # what is asked for is the model, and that is there
 
 
 def test_the_run_folder_is_named_after_the_preset(
