@@ -129,7 +129,7 @@ def test_a_setting_that_is_wrong_is_named_with_what_is_allowed(setting: str, mes
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("model.network.width=0", r"network.width is 0; allowed is a whole number from 1"),
+        ("model.network.width=1", r"network.width is 1; allowed is a whole number from 2"),
         ("model.network.blocks=-1", r"network.blocks is -1; allowed is a whole number from 1"),
         ("model.network.multipliers=[]", r"network.multipliers is \(\); allowed are one or more numbers from 1"),
         ("model.network.multipliers=[1,0]", r"network.multipliers is \(1, 0\); allowed"),
@@ -150,8 +150,10 @@ def test_a_setting_that_is_wrong_is_named_with_what_is_allowed(setting: str, mes
         ("objective.perceptual=Infinity", r"objective.perceptual is inf; allowed is a finite number from 0"),
         ("training.images=0", r"training.images is 0; allowed is a whole number from 1"),
         ("training.warmup=-1", r"training.warmup is -1; allowed is a whole number from 0"),
-        ("training.rate=0", r"training.rate is 0.0; allowed is a number above 0"),
-        ("training.rate=NaN", r"training.rate is nan; allowed is a number above 0"),
+        ("training.rate=0", r"training.rate is 0.0; allowed is a finite number above 0"),
+        ("training.rate=NaN", r"training.rate is nan; allowed is a finite number above 0"),
+        ("training.rate=Infinity", r"training.rate is inf; allowed is a finite number above 0"),
+        ("training.clip=0", r"training.clip is 0.0; allowed is a number above 0"),
         ("training.betas=[0.9,1]", r"training.betas is \(0.9, 1.0\); allowed are two numbers from 0, below 1"),
         ("training.weight_decay=-1", r"training.weight_decay is -1.0; allowed is a finite number from 0"),
         ("training.constant=2", r"training.constant is 2.0; allowed is 0 <= share <= 1"),
@@ -159,6 +161,11 @@ def test_a_setting_that_is_wrong_is_named_with_what_is_allowed(setting: str, mes
         ("training.ema=[]", r"training.ema is \(\); allowed are relative widths above 0 and below 0.28"),
         ("training.ema=[0.3]", r"training.ema is \(0.3,\); allowed are relative widths"),
         ("sampling.steps=0", r"steps is 0; allowed is a whole number from 1"),
+        ('sampling.fitted=[{"steps":2,"times":[0.9]}]', r"sampling.fitted.solver is missing; it has no default"),
+        (
+            'sampling.fitted=[{"steps":2,"solver":"ode","times":[],"weights":[1]}]',
+            r"sampling.fitted.times is \(\); allowed are one or more",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_named_with_the_range(setting: str, message: str) -> None:
@@ -170,6 +177,12 @@ def test_attention_must_share_the_channels_among_its_heads() -> None:
     with pytest.raises(ValueError, match=r"network.heads is 3; it must divide every level's channels, 128"):
         NetworkConfig(heads=3)
     assert NetworkConfig(heads=3, attention=()).heads == 3
+
+
+def test_windows_must_share_the_levels_that_attend() -> None:
+    with pytest.raises(ValueError, match=r"network.window is 3; it must divide every size that attends, 8"):
+        NetworkConfig(window=3)
+    assert NetworkConfig(window=3, attention=()).window == 3
 
 
 def test_plain_values_of_the_wrong_form_are_named() -> None:

@@ -55,6 +55,14 @@ def test_an_existing_file_is_overwritten_only_when_told(tmp_path):
     assert torch.equal(images.read(path), second)
 
 
+def test_a_name_as_long_as_the_disk_takes_is_written(tmp_path):
+    path = tmp_path / f"{'n' * 251}.png"
+    path.touch()  # else this disk takes no such name
+    images.write(path, noise(3, 4, 4), overwrite=True)
+    assert list(tmp_path.iterdir()) == [path]
+    assert images.read(path).shape == (3, 4, 4)
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     first = noise(3, 4, 4)
     path = images.write(tmp_path / "a.png", first)

@@ -525,6 +525,13 @@ def test_every_orientation_comes_upright_and_is_written_as_upright(tmp_path, kin
             assert picture.size == (64, 40)
 
 
+def test_exif_that_points_to_nothing_is_no_damage_to_the_picture(tmp_path):
+    pointer = struct.pack("<HHLL", 34665, 4, 0, 0)  # to the camera's fields: no place at all
+    exif = b"Exif\0\0" + struct.pack("<2sHL", b"II", 42, 8) + struct.pack("<H", 1) + pointer + bytes(4)
+    path = saved(tmp_path / "a.jpg", Image.new("RGB", (6, 4)), "JPEG", exif=exif)
+    assert read(path).pixels.shape == (3, 4, 6)
+
+
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("kind", KINDS)
 def test_exif_is_kept_with_its_sizes_and_without_its_thumbnail(tmp_path, kind, order):

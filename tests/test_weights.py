@@ -283,6 +283,14 @@ def test_a_damaged_header_is_never_a_traceback_of_another_kind(tmp_path: Path) -
     assert all(str(path) in sentence and "\n" not in sentence for sentence in said)
 
 
+def test_tensors_of_no_known_type_are_told_by_every_reader(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(save({"w": torch.zeros(2, 2)}, metadata=described()).replace(b'"F32"', b'"X32"'))
+    for reader in (read, lambda file: weights.write_sampling(file, file, SamplingConfig())):
+        with pytest.raises(ValueError, match=r"m.safetensors cannot be read"):
+            reader(path)
+
+
 def test_no_file_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(FileNotFoundError, match=f"no model file at {path}"):

@@ -14,6 +14,9 @@ from typing import Any, Literal, TypeVar, Union
 
 C = TypeVar("C")
 
+LARGEST_WIDTH = 0.28
+"""Relative widths of averages are below this: a plain mean, the widest of their profiles, has 1/sqrt(12) = 0.289."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -62,10 +65,10 @@ class NetworkConfig:
     filter: int = 0
 
     def __post_init__(self) -> None:
-        positive = {"image_size", "channels", "width", "blocks", "heads", "patch"}
-        for name in sorted(positive):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 1")
+        least = {"image_size": 1, "channels": 1, "width": 2, "blocks": 1, "heads": 1, "patch": 1}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from {lowest}")
         for name in ("classes", "augment_labels", "middle", "filter"):
             if getattr(self, name) < 0:
                 raise ValueError(f"network.{name} is {getattr(self, name)}; allowed is a whole number from 0")
@@ -88,6 +91,8 @@ class NetworkConfig:
         for size in self.attention:
             if size not in sizes:
                 raise ValueError(f"network.attention names size {size}; the levels have sizes {list(sizes)}")
+            if self.window and size % self.window:
+                raise ValueError(f"network.window is {self.window}; it must divide every size that attends, {size}")
         for multiplier in self.multipliers:
             if self.attention and self.width * multiplier % self.heads:
                 raise ValueError(
@@ -248,9 +253,10 @@ class TrainingConfig:
         for name in ("micro_batch", "warmup", "snapshots", "sample_every", "fid_every", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; allowed is a whole number from 0")
-        for name in ("rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed is a number above 0")
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"training.rate is {self.rate}; allowed is a finite number above 0")
+        if not self.clip > 0:
+            raise ValueError(f"training.clip is {self.clip}; allowed is a number above 0")
         if not 0 <= self.feature_rate < math.inf:
             raise ValueError(f"training.feature_rate is {self.feature_rate}; allowed is a finite number from 0")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -261,8 +267,10 @@ class TrainingConfig:
             raise ValueError(f"training.constant is {self.constant}; allowed is 0 <= share <= 1")
         if not 0 <= self.augment <= 1:
             raise ValueError(f"training.augment is {self.augment}; allowed is 0 <= probability <= 1")
-        if not self.ema or not all(0 < width < 0.28 for width in self.ema):
-            raise ValueError(f"training.ema is {self.ema}; allowed are relative widths above 0 and below 0.28")
+        if not self.ema or not all(0 < width < LARGEST_WIDTH for width in self.ema):
+            raise ValueError(
+                f"training.ema is {self.ema}; allowed are relative widths above 0 and below {LARGEST_WIDTH}"
+            )
 
 
 @dataclass(frozen=True)
@@ -289,7 +297,9 @@ class FittedGrid:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"sampling.fitted.steps is {self.steps}; allowed is a whole number from 1")
-        if self.weights and len(self.weights) % len(self.times):
+        if not self.times:
+            raise ValueError("sampling.fitted.times is (); allowed are one or more falling times")
+        if len(self.weights) % len(self.times):
             count = len(self.times)
             raise ValueError(
                 f"sampling.fitted has {len(self.weights)} weights for {count} times; allowed are as many for each time"
@@ -333,7 +343,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     """Return the dataclass `kind` from plain values; absent fields keep their defaults.
 
-    Raises ValueError that names an unknown field and lists the known ones, or a value of the wrong type.
+    where: what stands before the names in errors ("model."). Raises ValueError that names an unknown field and lists
+    the known ones, a value of the wrong type, or a field without default that is absent.
     """
     hints = typing.get_type_hints(kind)
     known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
@@ -341,8 +352,12 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     for name, value in values.items():
         path = f"{where}{name}"
         if name not in known:
-            raise ValueError(f"unknown configuration field {path!r}{_closest(name, known)}; known: {', '.join(known)}")
+            raise ValueError(f"unknown configuration field {path!r}{closest(name, known)}; known: {', '.join(known)}")
         arguments[name] = _convert(hints[name], value, path)
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        bare = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if bare and item.name not in arguments:
+            raise ValueError(f"{where}{item.name} is missing; it has no default")
     return kind(**arguments)
 
 
@@ -368,7 +383,7 @@ def override(config: C, settings: Iterable[str]) -> C:
                 known = [key for key, item in place.items() if isinstance(item, dict)]
                 at = ".".join(sections[: depth + 1])
                 raise ValueError(
-                    f"unknown configuration section {at!r}{_closest(section, known)}; known: {', '.join(known)}"
+                    f"unknown configuration section {at!r}{closest(section, known)}; known: {', '.join(known)}"
                 )
             place = inner
         if isinstance(place.get(name), dict):
@@ -377,7 +392,8 @@ def override(config: C, settings: Iterable[str]) -> C:
     return from_dict(type(config), values)
 
 
-def _closest(name: str, known: Iterable[str]) -> str:
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'NAME'?)" with the known name nearest to an unknown one; "" where none is near."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
 

@@ -23,13 +23,15 @@ from attenua import png, tiff
 from attenua.files import write_bytes
 from attenua.images import MAX_PIXELS, list_images
 
-__all__ = ["SUFFIXES", "Photo", "pairs", "read", "settings_of", "write"]
+__all__ = ["LONGEST", "SUFFIXES", "Photo", "pairs", "read", "settings_of", "write"]
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 """The endings (in lower case) of the files that are written, and listed in folders, with their formats."""
 
+LONGEST = {"JPEG": 65500, "WEBP": 16383}
+"""The longest side that a format holds, in pixels; the others have no such bound."""
+
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")  # whatever the ending says, no other decoder is started
-_LONGEST = {"JPEG": 65500, "WEBP": 16383}  # the longest side that a format holds, in pixels
 
 _Samples = NDArray[Any]  # uint8 or uint16 [H, W, C]; C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha
 
@@ -302,8 +304,8 @@ def write(
 
 def _encode(photo: Photo, kind: str, xmp: bytes | None) -> bytes:
     height, width = photo.pixels.shape[1:]
-    if max(height, width) > _LONGEST.get(kind, max(height, width)):
-        raise ValueError(f"{kind} holds {_LONGEST[kind]} pixels a side, less than {width} x {height}")
+    if max(height, width) > LONGEST.get(kind, max(height, width)):
+        raise ValueError(f"{kind} holds {LONGEST[kind]} pixels a side, less than {width} x {height}")
     if photo.icc is not None and _space(photo.icc) != ("GRAY" if photo.grey else "RGB"):
         raise ValueError(f"its profile is for colours of kind {_space(photo.icc) or 'unknown'}, unlike its pixels")
     try:

@@ -376,7 +376,7 @@ def upright(exif: bytes, width: int, height: int) -> bytes:
                 number = struct.pack(source.order + "HHL", tag, kind, 1) + _longs([tags[tag]], source.order, kind).value
                 block[place : place + 12] = number.ljust(12, b"\0")
             elif tag == EXIF and offset == source.first:
-                offsets.append(source.numbers(entry)[0])
+                offsets.extend(source.numbers(entry)[:1])
     place, _ = source.after(source.first)
     block[place : place + 4] = bytes(4)
     return b"Exif\0\0" + bytes(block)

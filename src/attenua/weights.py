@@ -116,13 +116,12 @@ def write_sampling(path: Path, out: Path, sampling: SamplingConfig, *, overwrite
 
     `out` may be `path`. Raises FileExistsError without overwrite, ValueError on a damaged file.
     """
-    from safetensors.torch import load, save
+    from safetensors.torch import save
 
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists; choose another name or allow overwriting")
     description = {**_description(path), "sampling": to_dict(sampling)}
-    stored = load(path.read_bytes())
-    write_bytes(out, save(stored, metadata={"attenua": json.dumps(description, sort_keys=True)}))
+    write_bytes(out, save(_stored(path), metadata={"attenua": json.dumps(description, sort_keys=True)}))
     return out
 
 
@@ -198,15 +197,10 @@ def _ends(header: Mapping[str, Any] | None) -> list[int] | None:
 def read(path: Path) -> Weights:
     """Return a model file, its tensors as float32. Raises ValueError on a damaged file."""
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load
 
     description = _description(path)
     config, sampling = _configurations(path, description)
-    try:
-        stored = load(path.read_bytes())
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+    stored = _stored(path)
     tensors: dict[str, Tensor] = {}
     for name, tensor in stored.items():
         if name.endswith(SCALE):
@@ -220,6 +214,17 @@ def read(path: Path) -> Weights:
             raise ValueError(f"{path} is damaged: {name} must be int8 with one scale a channel, or neither")
         tensors[name] = tensor.to(torch.float32) if scale is None else dequantise(tensor, scale)
     return Weights(config, tensors, sampling, description["record"], description["kind"])
+
+
+def _stored(path: Path) -> dict[str, Tensor]:
+    """Return the tensors as they are stored."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:

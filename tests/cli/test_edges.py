@@ -54,6 +54,14 @@ def test_a_folder_of_any_kinds_gives_grey_maps_of_its_sizes(cli: CommandLine, mo
     assert [grey(tmp_path / "out" / name).shape for name in names] == [(21, 30), (5, 9), (16, 16), (3, 40)]
 
 
+def test_a_transparent_picture_has_a_map_that_jpeg_holds(cli: CommandLine, model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.png"
+    source.write_bytes(picture("RGBA", 16, 24)[1])
+    done = cli("edges", source, "-o", tmp_path / "out.jpg", "--model", model, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert grey(tmp_path / "out.jpg").shape == (16, 24)
+
+
 def test_inverted_is_the_complement_and_thin_is_thin(cli: CommandLine, model: Path, tmp_path: Path) -> None:
     source = folder(tmp_path / "in", 1, size=24) / "000.png"
     shown = {}

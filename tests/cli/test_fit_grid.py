@@ -21,6 +21,7 @@ FAST = ["--steps", 2, "--trajectories", 2, "--held-out", 1, "--reference", 8, "-
     [
         (["--steps", "3,x"], "--steps has 'x'; allowed are whole numbers from 2 with commas between them"),
         (["--steps", "1"], "--steps has '1'; allowed are whole numbers from 2"),
+        (["--steps", "²"], "--steps has '²'; allowed are whole numbers from 2"),
         (["--steps", ""], "--steps has ''; allowed are whole numbers from 2"),
         (["--batch", 0], "batch is 0; allowed is a whole number from 1"),
         (["--solver", "posterior"], "'posterior' draws fresh noise"),
@@ -54,7 +55,7 @@ def test_the_result_lies_beside_and_json_is_one_object(
     monkeypatch.chdir(tmp_path)
     model = model_file(tmp_path / "m.safetensors")
     before = model.read_bytes()
-    done = cli("fit-grid", model, *FAST, "--json")
+    done = cli("fit-grid", model, *FAST, "--steps", "2,2", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["out"], result["trajectories"]) == ("m-fitted.safetensors", 2)

@@ -129,6 +129,8 @@ def test_the_same_command_again_says_that_the_run_is_complete(train: Train, tmp_
     assert done.stderr == "complete already at 48 of 48 images\n"
     after = bytes_of(tmp_path / "run")
     assert after == before
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    assert train("--quiet").returncode == 0  # what is asked for is the model, and that is there
 
 
 def test_the_run_folder_is_named_after_the_preset(
@@ -295,7 +297,7 @@ def test_a_loss_that_is_no_number_stops_and_says_where(train: Train, tmp_path: P
     told = [line for line in done.stderr.splitlines() if line.startswith("attenua:")]
     kept = tmp_path / "run" / checkpoint.name(8)
     assert told == [
-        "attenua: error: the loss became NaN or infinite at image 16; "
+        "attenua: error: the loss or its gradient became NaN or infinite at image 16; "
         f"the last good checkpoint is {kept}; a lower training.rate may help"
     ]
     assert left(tmp_path / "run") == sorted(["config.json", "metrics.jsonl", checkpoint.name(8)])

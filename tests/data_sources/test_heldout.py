@@ -155,6 +155,18 @@ def test_celeba_hq_s_last_two_thousand_by_number_are_the_test(form):
     assert not faces.is_celeba([*whole[1:], "x/" + whole[0]])
 
 
+@pytest.mark.parametrize(("count", "whose"), [(faces.CELEBA_HQ, "CelebA-HQ"), (faces.CELEBA_HQ_TEST, "those of the")])
+def test_numbered_pictures_have_the_terms_of_celeba_hq_only_where_all_of_it_is_there(tmp_path, count, whose):
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        for index in range(count):
+            archive.writestr(f"{index:05d}.jpg", JPEG.getvalue() if index in (0, count - 1) else b"")
+    path, tell = tmp_path / "own.zip", lambda path, reason: None
+    found = photographs.load(path, 8, on_skip=tell)
+    assert len(found) == (1 if count == faces.CELEBA_HQ else 2)  # the last one of CelebA-HQ is for tests
+    assert found.terms.startswith(whose)
+    assert data.load(path, on_skip=tell).terms.startswith(whose)
+
+
 def shard(path: Path, members: dict[str, bytes]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:

@@ -176,6 +176,16 @@ def test_dropout_is_off_and_the_mode_comes_back() -> None:
     assert model.training
 
 
+def test_the_mode_comes_back_where_the_request_is_refused() -> None:
+    model = talkative()
+    model.train()
+    with pytest.raises(ValueError, match="choose a grid without it"):
+        sample(model, (1, 3, 64, 64), steps=2, grid="uniform+mean")
+    with pytest.raises(ValueError, match="takes no condition picture"):
+        sample(model, (1, 3, 8, 8), steps=2, condition=Condition(picture=torch.zeros(1, 3, 8, 8)))
+    assert model.training
+
+
 def test_labels_reach_the_network() -> None:
     model = talkative(classes=3)
     one, two = (sample(model, SHAPE, steps=2, condition=Condition(torch.full((6,), k))) for k in (0, 1))

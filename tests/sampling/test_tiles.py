@@ -76,12 +76,13 @@ def model() -> AttenuationModel:
     return made.eval()
 
 
-def test_shares_add_up_to_one(model: AttenuationModel) -> None:
-    tiled = TiledModel(model, 96, 130, tile=48, overlap=20)
-    total = torch.zeros(96, 130)
+@pytest.mark.parametrize(("side", "overlap"), [(24, 10), (24, 23), (16, 32), (16, 0), (8, 128), (2, 4)])
+def test_shares_add_up_to_one_however_small_the_tiles(model: AttenuationModel, side: int, overlap: int) -> None:
+    tiled = TiledModel(model, 48, 66, tile=side, overlap=overlap)
+    total = torch.zeros(48, 66)
     for tile in tiled.tiles:
         tile.of(total[None])[0].add_(tiled.weight(tile))
-    torch.testing.assert_close(total, torch.ones(96, 130))
+    torch.testing.assert_close(total, torch.ones(48, 66))
 
 
 @torch.no_grad()

@@ -42,6 +42,11 @@ def test_pictures_are_those_of_the_sampler(model: Generation) -> None:
     assert len(torch.unique(made)) > 20
 
 
+def test_an_eta_beside_a_solver_that_is_made_is_refused(model: Generation) -> None:
+    with pytest.raises(ValueError, match=r"eta is 0.5, but the solver is made already"):
+        model.sample(1, steps=2, solver=Posterior(), eta=0.5)
+
+
 def test_batches_are_the_pictures_in_parts(model: Generation) -> None:
     parts = list(model.batches(7, batch=3, steps=2))
     assert [len(part) for part in parts] == [3, 3, 1]

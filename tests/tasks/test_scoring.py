@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,20 @@ def test_one_call_at_the_end_of_the_path_is_the_mean_and_scored_once(tmp_path: P
     rows, _ = Scoring(subject, tmp_path / "A").run()
     found = {(row["output"], row["nfe"], row["default"]) for row in drawn(rows)}
     assert found == {("mean", 1, False), ("sample", 1, True)}
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_of_the_scores_and_told(tmp_path: Path) -> None:
+    subject = model(tmp_path, "super-resolution", lambda picture, mean: torch.zeros(3, 24, 28), condition_scale=2)
+    folder, told = pictures(tmp_path / "A"), []
+    (folder / "1.png").write_bytes(b"no picture")
+    rows, _ = Scoring(subject, folder, on_skip=lambda path, reason: told.append(path)).run()
+    assert ({row["samples"] for row in rows}, told) == ({2}, [folder / "1.png"])
+    with pytest.raises(ValueError, match=r"1\.png"):
+        Scoring(subject, folder, strict=True).run()
+    with zipfile.ZipFile(tmp_path / "A.zip", "w") as archive:
+        for name in ("0.png", "2.png"):
+            archive.write(folder / name, name)
+    assert [row["value"] for row in Scoring(subject, tmp_path / "A.zip").run()[0]] == [row["value"] for row in rows]
 
 
 def drawn(rows: list[dict[str, Scalar]]) -> list[dict[str, Scalar]]:

@@ -11,12 +11,15 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from attenua import reports, weights
 from attenua.model import AttenuationModel
+from attenua.sampling import sample
+from attenua.tasks import load
 from attenua.training import Trainer, TrainingError, checkpoint, reconstruct
 from attenua.training.trainer import load_network, mix, rate, resolve
 from tests.training.common import LAST, config, pictures, weights_of
@@ -126,6 +129,22 @@ def test_every_pass_shows_every_picture_once() -> None:
     assert straddling.tolist() == shown[44:52].tolist()
 
 
+def test_samples_of_a_run_are_drawn_as_its_model_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the solver's own grid, where it has one."""
+    asked: list[object] = []
+
+    def noted(*arguments: Any, **named: Any) -> torch.Tensor:
+        asked.append((named["solver"], named["grid"]))
+        return sample(*arguments, **named)
+
+    monkeypatch.setattr("attenua.training.trainer.sample", noted)
+    settings = ["training.sample_every=96", "sampling.solver=released", "sampling.steps=2"]
+    Trainer(config(settings), pictures(), tmp_path).run()
+    model = load(str(tmp_path / "model.safetensors"))
+    rule = model.rule(None, None)
+    assert asked == [(rule, model.times(rule, None))]
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     trainer = Trainer(config(), pictures(), tmp_path)
     step = trainer.train_step
@@ -141,6 +160,16 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_p
     assert kept is not None
     assert kept.name == checkpoint.name(64)
     assert all(bool(torch.isfinite(value).all()) for value in weights_of(kept).values())
+
+
+@pytest.mark.parametrize("log_every", [16, 1000])
+def test_weights_after_a_gradient_that_is_no_number_are_not_saved(tmp_path: Path, log_every: int) -> None:
+    trainer = Trainer(config([f"training.log_every={log_every}"]), pictures(), tmp_path)
+    first = next(iter(trainer.parameters.values()))
+    first.register_hook(lambda gradient: gradient * float("inf") if trainer.seen == 56 else gradient)
+    with pytest.raises(TrainingError, match=r"NaN or infinite at image 64; the last good checkpoint is .*000032"):
+        trainer.run()
+    assert checkpoint.newest(tmp_path) == tmp_path / checkpoint.name(32)
 
 
 def test_pictures_that_do_not_fit_are_refused() -> None:
@@ -198,6 +227,11 @@ def test_averages_of_other_widths_come_from_the_snapshots(straight: Path, tmp_pa
     for name, value in kept.tensors.items():
         torch.testing.assert_close(same.tensors[name], value, rtol=2e-3, atol=2e-4)  # snapshots are float16
     assert reconstruct(straight, 0.08).record["ema"] == 0.08
+    for path in (straight / "snapshots").iterdir():
+        name = path.name.replace("ema0.1-", "ema1e-05-")  # as a width of 0.00001 is written
+        (tmp_path / "tiny" / "snapshots").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tiny" / "snapshots" / name).write_bytes(path.read_bytes())
+    assert reconstruct(tmp_path / "tiny", 0.05).record["ema"] == 0.05
     with pytest.raises(ValueError, match="no snapshots"):
         reconstruct(tmp_path, 0.05)
 

@@ -22,6 +22,7 @@ class Edges(pictures.Treatment):
 
     command = "edges"
     task = "edges"
+    opaque = True
     lossless = True
 
     def __init__(self, invert: bool, thin: bool, mean: bool) -> None:

@@ -77,7 +77,7 @@ def command(
     does; `attenua sample` uses them by default. The distance is the root mean square over pixels of end points, in
     picture values (-1 to 1), or the root of the mean LPIPS (of VGG16), on images that the fit did not see.
     """
-    numbers = [_number(text) for text in steps.split(",")]
+    numbers = list(dict.fromkeys(_number(text) for text in steps.split(",")))
     path = out or Path(f"{Path(str(model or name)).stem}-fitted.safetensors")
     common.check_output(path, overwrite=overwrite)
     from dataclasses import replace
@@ -131,7 +131,7 @@ def _look(measure: str, generation: Generation) -> Callable[[Tensor], Tensor] | 
 
 
 def _number(text: str) -> int:
-    if not text.strip().isdigit() or int(text) < 2:
+    if not text.strip().isdecimal() or int(text) < 2:
         raise ValueError(f"--steps has {text!r}; allowed are whole numbers from 2 with commas between them")
     return int(text)
 

@@ -76,6 +76,8 @@ class Treatment(ABC):
     """The command's name, stored with every output."""
     task: ClassVar[str]
     """The task that the model must be for, which is also the preset that trains one."""
+    opaque: bool = False
+    """Whether outputs have no transparency, whatever the input has."""
     lossless: bool = False
     """Whether outputs in a folder are PNG where the input was JPEG or WebP."""
     faithful: bool = False
@@ -355,7 +357,7 @@ def _made(
 
     photo = photos.read(item.source)
     picture = treatment.prepare(item.source, photo)
-    _fits(item.target, photo, model.task.scale)
+    _fits(item.target, photo, model.task.scale, opaque=treatment.opaque)
     outputs = model.draw(
         picture,
         samples=given.draws,
@@ -373,7 +375,7 @@ def _made(
     return made, treatment.resize(deviation, photo)[0]
 
 
-def _fits(target: Path, photo: Photo, scale: int) -> None:
+def _fits(target: Path, photo: Photo, scale: int, *, opaque: bool) -> None:
     """Raise ValueError, before the work, where the format or any memory has no place for the output."""
     from attenua import photos
     from attenua.images import MAX_PIXELS
@@ -382,10 +384,10 @@ def _fits(target: Path, photo: Photo, scale: int) -> None:
     if height * width > MAX_PIXELS:
         raise ValueError(f"its output would have {width} x {height} pixels, more than the limit, {MAX_PIXELS}")
     kind = photos.SUFFIXES[target.suffix.lower()]
-    longest = {"JPEG": 65500, "WEBP": 16383}.get(kind)
+    longest = photos.LONGEST.get(kind)
     if longest is not None and max(height, width) > longest:
         raise ValueError(f"its output would have {width} x {height} pixels, and {kind} holds {longest} a side")
-    if kind == "JPEG" and photo.alpha is not None and round(float(photo.alpha.min()) * 255) < 255:
+    if kind == "JPEG" and not opaque and photo.alpha is not None and round(float(photo.alpha.min()) * 255) < 255:
         raise ValueError("it has transparent parts, which JPEG does not hold: choose PNG, WebP or TIFF")
 
 

@@ -26,7 +26,7 @@ class Saliency(pictures.Treatment):
     lossless = True
 
     def __init__(self, cutout: bool, mean: bool) -> None:
-        self.cutout, self.faithful = cutout, mean
+        self.cutout, self.opaque, self.faithful = cutout, not cutout, mean
 
     def settings(self, source: Path) -> dict[str, str]:
         """Return what is written."""

@@ -169,10 +169,11 @@ def _duration(seconds: float) -> str:
 
 
 def _last_loss(folder: Path) -> float | None:
-    """Return the mean loss of the last log line."""
+    """Return the mean loss of the last log line; None where there is none."""
     from attenua import reports
 
-    losses = [line["loss"] for line in reports.read_lines(folder / "metrics.jsonl") if "loss" in line]
+    log = folder / "metrics.jsonl"  # a complete run whose log was taken away still has its model
+    losses = [line["loss"] for line in reports.read_lines(log) if "loss" in line] if log.exists() else []
     last = losses[-1] if losses else None
     return last if isinstance(last, float) else None
 

@@ -22,9 +22,12 @@ def load(
     """Read pictures of one size: CIFAR-10 in its binary version, or what `photographs.chosen` knows.
 
     That is a folder or a zip file of pictures, tar shards, and the official layouts of CelebA-HQ, LFW, DIV2K and
-    BSDS500. split: "train" or "test". size, strict, on_skip: see `folder.load`; CIFAR-10 is always 32 x 32, so another
-    size is refused there. Raises FileNotFoundError where nothing is, ValueError for any other kind of file, and what
-    `folder.load` and `photographs.chosen` raise.
+    BSDS500. split: "train" or "test". size: centre-crop to a square and resize to it; without it all pictures must have
+    one size; CIFAR-10 is always 32 x 32, so another size is refused there. A picture that cannot be read is left out
+    and told to `on_skip` (a warning where that is None); with `strict` it is an error.
+
+    Raises FileNotFoundError where nothing is; ValueError for any other kind of file, no readable pictures and pictures
+    of several sizes; and what `photographs.chosen` raises.
     """
     from attenua.data import photographs, shards
 
@@ -43,6 +46,6 @@ def load(
     tell = folder.reporter(strict, on_skip)
     with photographs.chosen(path, split, on_skip=tell) as entries:
         pictures = folder.stacked(path, entries, size, tell)
-        terms = photographs.terms([name for name, _ in entries])
+        terms = photographs.terms(path, [name for name, _ in entries])
     name = path.stem if path.is_file() else path.resolve().name
     return ImageSet(pictures, None, (), f"{name}-{split}", terms)

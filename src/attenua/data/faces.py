@@ -36,11 +36,6 @@ def celeba_split(names: Sequence[str], split: str) -> list[str]:
     return ordered[-CELEBA_HQ_TEST:] if split == "test" else ordered[:-CELEBA_HQ_TEST]
 
 
-def is_numbered(names: Sequence[str]) -> bool:
-    """Whether all files have numbers for names."""
-    return all(_number(name) >= 0 for name in names)
-
-
 def _number(name: str) -> int:
     found = _NUMBER.fullmatch(PurePosixPath(name).stem)
     return -1 if found is None else int(found[1])

@@ -1,58 +1,30 @@
-"""A folder or a zip file of pictures as an ImageSet."""
+"""A folder or a zip file of pictures: what is in it, split, read one by one, or stacked."""
 
 from __future__ import annotations
 
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from attenua import images
-from attenua.data.imageset import ImageSet
 
-__all__ = ["Entry", "OnSkip", "choose_split", "list_entries", "load", "read", "read_entry", "reporter", "stacked"]
+__all__ = ["TERMS", "Entry", "OnSkip", "choose_split", "decoded", "list_entries", "read", "reporter", "stacked"]
 
 OnSkip = Callable[[Path, str], None]
 """Called with the file and the reason for each picture that is left out."""
+
+TERMS = "those of the pictures, which the program cannot know"
+"""The terms of a set that is none of the known ones."""
 
 _SPLITS = ("train", "test")
 
 Entry = tuple[str, Callable[[], bytes]]
 """The name below the folder (with /), and how to read the bytes."""
-
-
-def load(
-    path: str | Path,
-    *,
-    split: str = "train",
-    size: int | None = None,
-    strict: bool = False,
-    on_skip: OnSkip | None = None,
-) -> ImageSet:
-    """Read all pictures below a folder, or in a zip file, in the order of their names; they have no labels.
-
-    split: "train" or "test". Where the folder has both `train` and `test` at its top, the one named; else all
-    pictures are the "train" split. size: centre-crop to a square and resize to it; without it all pictures must have
-    one size. A picture that cannot be read is left out and told to `on_skip` (a warning where that is None); with
-    `strict` it is an error.
-
-    Raises ValueError for a split that is not there, no pictures, no readable pictures, pictures of several sizes, and
-    a file that is not a zip file; FileNotFoundError where `path` is nothing.
-    """
-    path = Path(path)
-    if split not in _SPLITS:
-        raise ValueError(f"there is no split {split!r}: it must be one of {', '.join(_SPLITS)}")
-    if size is not None and size < 1:
-        raise ValueError(f"size must be at least 1 pixel, not {size}")
-    with list_entries(path) as entries:
-        chosen = choose_split(path, entries, split)
-        pictures = stacked(path, chosen, size, reporter(strict, on_skip))
-    name = path.stem if path.is_file() else path.resolve().name
-    return ImageSet(pictures, None, (), f"{name}-{split}", "those of the pictures, which the program cannot know")
 
 
 @contextmanager
@@ -101,22 +73,27 @@ def reporter(strict: bool, on_skip: OnSkip | None) -> OnSkip:
 
 
 def read(
-    path: str | Path, *, split: str = "train", strict: bool = False, on_skip: OnSkip | None = None
+    path: str | Path, *, strict: bool = False, on_skip: OnSkip | None = None
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield (name, uint8 [3, H, W]) of all pictures below a folder or in a zip file, of any sizes, by name.
 
-    Arguments and errors as for `load`.
+    Nothing is held out here: for tests. A picture that cannot be read is left out and told to `on_skip` (a warning
+    where that is None); with `strict` it is an error. Raises ValueError for a file that is no zip file,
+    FileNotFoundError where `path` is nothing.
     """
-    path = Path(path)
-    if split not in _SPLITS:
-        raise ValueError(f"there is no split {split!r}: it must be one of {', '.join(_SPLITS)}")
-    tell = reporter(strict, on_skip)
-    with list_entries(path) as entries:
-        for name, content in choose_split(path, entries, split):
-            try:
-                yield name, images.decode(read_entry(path / name, content), str(path / name))
-            except ValueError as error:
-                tell(path / name, str(error))
+    with list_entries(Path(path)) as entries:
+        yield from decoded(Path(path), entries, reporter(strict, on_skip))
+
+
+def decoded(path: Path, entries: Iterable[Entry], tell: OnSkip) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield (name, uint8 [3, H, W]) of entries below a path; what cannot be read is told."""
+    for name, content in entries:
+        try:
+            picture = images.decode(_bytes(path / name, content), str(path / name))
+        except ValueError as error:
+            tell(path / name, str(error))
+            continue
+        yield name, picture
 
 
 def stacked(path: Path, entries: list[Entry], size: int | None, on_skip: OnSkip) -> torch.Tensor:
@@ -125,7 +102,7 @@ def stacked(path: Path, entries: list[Entry], size: int | None, on_skip: OnSkip)
     first, count = "", 0
     for name, read in entries:
         try:
-            picture = images.decode(read_entry(path / name, read), str(path / name), square=size)
+            picture = images.decode(_bytes(path / name, read), str(path / name), square=size)
         except ValueError as error:
             on_skip(path / name, str(error))
             continue
@@ -144,7 +121,7 @@ def stacked(path: Path, entries: list[Entry], size: int | None, on_skip: OnSkip)
     return stack[:count]
 
 
-def read_entry(file: Path, read: Callable[[], bytes]) -> bytes:
+def _bytes(file: Path, read: Callable[[], bytes]) -> bytes:
     """The bytes of one picture; whatever hinders that is the picture's fault, not the set's."""
     try:
         return read()

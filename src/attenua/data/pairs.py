@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attenua import images
 from attenua.data import heldout
-from attenua.data.folder import OnSkip, reporter
+from attenua.data.folder import TERMS, OnSkip, reporter
 
 __all__ = ["DRAWS", "Augmentation", "PairSet", "folder_pairs", "gather", "load"]
 
@@ -27,7 +27,6 @@ Rotation and scale are done where their number is below their share, and how far
 FOREGROUND = 128
 """From this byte on, a pixel of a mask is foreground."""
 
-_TERMS = "those of the pictures, which the program cannot know"
 _IMAGES = frozenset({"image", "images", "img", "imgs", "picture", "pictures"})
 _MASKS = frozenset({"mask", "masks", "map", "maps", "gt", "edge", "edges", "label", "labels"})
 _SUFFIXES = ("_mask", "-mask", "_map", "-map", "_gt", "-gt", "_edge", "-edge", "_edges", "-edges")
@@ -214,7 +213,7 @@ def _reflected(place: Tensor, length: Tensor) -> Tensor:
     return ((place % (2 * last) - last).abs() - last).abs().minimum(length - 1)
 
 
-def gather(pairs: Iterable[Pair], *, name: str, terms: str = _TERMS) -> PairSet:
+def gather(pairs: Iterable[Pair], *, name: str, terms: str = TERMS) -> PairSet:
     """Put pairs into one set. Raises ValueError where there is none, or where maps have another size."""
     pixels, maps, sizes, counts, names = bytearray(), bytearray(), [], [], []
     for title, picture, own in pairs:
@@ -261,10 +260,8 @@ def files(path: str | Path, split: str, tell: OnSkip) -> list[tuple[str, Path, P
     return folder_pairs(_split(path, split), tell)
 
 
-def read(
-    found: Iterable[tuple[str, Path, Path]], tell: OnSkip, longest: int | None = None, *, foreground: bool = True
-) -> Iterator[Pair]:
-    """Read pairs of files (name, picture, mask); what cannot be used is told. foreground: it must have some."""
+def read(found: Iterable[tuple[str, Path, Path]], tell: OnSkip, longest: int | None = None) -> Iterator[Pair]:
+    """Read pairs of files (name, picture, mask); what cannot be used, a mask without foreground too, is told."""
     for name, file, mask in found:
         try:
             picture, marks = images.read(file), images.read(mask).float().mean(0, keepdim=True).round().byte()
@@ -274,7 +271,7 @@ def read(
         (height, width), (rows, columns) = picture.shape[1:], marks.shape[1:]
         if (rows, columns) != (height, width):
             tell(mask, f"{mask} is {columns} x {rows} pixels, but its picture {file} is {width} x {height}")
-        elif foreground and not bool((marks >= FOREGROUND).any()):
+        elif not bool((marks >= FOREGROUND).any()):
             tell(mask, f"{mask} has no foreground: no pixel is {FOREGROUND} or more")
         else:
             yield name, _reduced(picture, longest), _reduced(marks, longest)

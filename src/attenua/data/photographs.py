@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attenua import images
 from attenua.data import faces, heldout, shards
-from attenua.data.folder import Entry, OnSkip, choose_split, list_entries, read_entry, reporter
+from attenua.data.folder import TERMS, Entry, OnSkip, choose_split, decoded, list_entries, reporter
 
 __all__ = ["PhotoSet", "chosen", "evenly", "load", "read"]
 
@@ -22,8 +21,6 @@ _LAYOUTS = (
     {"train": ("images/train",), "test": ("images/test",)},  # BSDS500; its val pictures are BSD100
 )
 """Folders of official layouts: where all of one row are there, a split is what lies in its own."""
-
-_TERMS = "those of the pictures, which the program cannot know"
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +114,7 @@ def load(
         raise ValueError(f"{path} has no photograph of at least {side} x {side} pixels ({small} are smaller)")
     title = Path(path).stem if Path(path).is_file() else Path(path).resolve().name
     flat = torch.frombuffer(pixels, dtype=torch.uint8)
-    return PhotoSet(flat, torch.tensor(sizes, dtype=torch.int64), title, terms(names), tuple(names))
+    return PhotoSet(flat, torch.tensor(sizes, dtype=torch.int64), title, terms(Path(path), names), tuple(names))
 
 
 def read(
@@ -137,11 +134,7 @@ def read(
     path = Path(path)
     tell = reporter(strict, on_skip)
     with chosen(path, split, on_skip=tell) as entries:
-        for name, content in (entries[index] for index in evenly(len(entries), num)):
-            try:
-                yield name, images.decode(read_entry(path / name, content), str(path / name))
-            except ValueError as error:
-                tell(path / name, str(error))
+        yield from decoded(path, (entries[index] for index in evenly(len(entries), num)), tell)
 
 
 def evenly(count: int, num: int | None) -> list[int]:
@@ -247,10 +240,9 @@ def _allowed(path: Path, entries: list[Entry], on_skip: OnSkip | None) -> list[E
     return kept
 
 
-def terms(names: list[str]) -> str:
-    """The terms of a set, as far as its layout tells them."""
+def terms(path: Path, names: list[str]) -> str:
+    """The terms of the pictures `names` at a path, as far as its layout tells them."""
     if faces.is_lfw(names):
         return faces.LFW_TERMS
-    if len(names) in (faces.CELEBA_HQ_TEST, faces.CELEBA_HQ - faces.CELEBA_HQ_TEST):
-        return faces.CELEBA_TERMS if faces.is_numbered(names) else _TERMS
-    return _TERMS
+    with _all(path) as entries:
+        return faces.CELEBA_TERMS if faces.is_celeba([name for name, _ in entries]) else TERMS

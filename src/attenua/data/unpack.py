@@ -13,9 +13,6 @@ from typing import IO
 
 __all__ = ["unpack"]
 
-Told = Callable[[int], None]
-"""Called with the number of files that are unpacked."""
-
 _Member = tuple[str, int, bool, Callable[[], IO[bytes] | None]]  # name, bytes, whether a regular file, how to open it
 
 
@@ -26,7 +23,6 @@ def unpack(
     prefix: str = "",
     suffixes: frozenset[str] | None = None,
     limit: int,
-    progress: Told | None = None,
 ) -> int:
     """Unpack the files of a .zip, .tar, .tar.gz or .tgz below `prefix` into `folder`; return how many.
 
@@ -45,10 +41,8 @@ def unpack(
         declared = sum(member[1] for _, member in chosen)
         if declared > limit:
             raise ValueError(f"{archive} holds {declared} bytes, more than the {limit} that are expected at most")
-        for done, (name, (_, size, _, content)) in enumerate(chosen, 1):
+        for name, (_, size, _, content) in chosen:
             _write(archive, folder / name, size, content)
-            if progress is not None:
-                progress(done)
     return len(chosen)
 
 
@@ -80,7 +74,7 @@ def _opened(archive: Path) -> Iterator[list[_Member]]:
         else:
             with tarfile.open(archive, "r:*") as tar:
                 yield [_tarred(tar, info) for info in tar.getmembers() if not info.isdir()]
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, zlib.error) as error:  # Runtime: a password
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{archive} is not a whole archive: {said}") from None
     except OSError as error:

@@ -69,9 +69,9 @@ class Precondition(ABC):
     def c_in(self, t: Tensor) -> Tensor:
         """Return the factor on x_t at the network's input."""
 
-    @abstractmethod
     def network_time(self, t: Tensor) -> Tensor:
-        """Return the time as the network sees it; finite on [0, 1]."""
+        """Return the time as the network sees it, finite on [0, 1]: ln(n)/4, clamped to n in RATIO_RANGE."""
+        return torch.log(torch.clamp(self.process.ratio(t), *RATIO_RANGE)) / 4
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, raw: tuple[Tensor, ...], combination: str) -> Prediction:
@@ -169,10 +169,6 @@ class Rule(TwoHeads):
     def c_in(self, t: Tensor) -> Tensor:
         """Return 1 / sqrt(a^2 s_d^2 + sigma^2)."""
         return torch.rsqrt((self.process.a(t) * self.s_d) ** 2 + self.process.sigma(t) ** 2)
-
-    def network_time(self, t: Tensor) -> Tensor:
-        """Return ln(n)/4, clamped to n in RATIO_RANGE."""
-        return torch.log(torch.clamp(self.process.ratio(t), *RATIO_RANGE)) / 4
 
     def image_head(self, t: Tensor) -> Linear:
         """Return the coefficients of x0_hat."""
@@ -283,10 +279,6 @@ class FreeSlopeRule(Precondition):
     def c_in(self, t: Tensor) -> Tensor:
         """Return 1 / sqrt(D)."""
         return torch.rsqrt(self._terms(t)[3])
-
-    def network_time(self, t: Tensor) -> Tensor:
-        """Return ln(n)/4 with n = sigma/(1 - t), clamped to RATIO_RANGE."""
-        return torch.log(torch.clamp(self.process.ratio(t), *RATIO_RANGE)) / 4
 
     def scales(self, t: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return (skip, out) of the heads "C", "eps" and "K", in closed forms that do not cancel."""

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attenua.process.heads import RATIO_RANGE, Linear, Pair, TwoHeads
+from attenua.process.heads import Linear, Pair, TwoHeads
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,6 @@ class OneTarget(TwoHeads):
     @abstractmethod
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the factors of x_t and of the head in x0, and in eps; float64, shaped like t."""
-
-    def network_time(self, t: Tensor) -> Tensor:
-        """Return ln(n)/4, clamped to n in RATIO_RANGE."""
-        return torch.log(torch.clamp(self.process.ratio(t), *RATIO_RANGE)) / 4
 
     def image_pair(self, t: Tensor) -> Pair:
         """Return what follows from F."""

@@ -30,10 +30,13 @@ class Step(NamedTuple):
     x0: Tensor
 
 
-def choose_grid(rule: Solver, chosen: Grid | str | None) -> Grid:
-    """Return the grid for a solver: the chosen one, else the solver's own, else karras."""
+def choose_grid(rule: Solver, chosen: Grid | str | None, default: str = "karras") -> Grid:
+    """Return the grid for a solver: the chosen one, else the solver's own, else the default (a model's, say).
+
+    Raises ValueError on an unknown name.
+    """
     if chosen is None:
-        chosen = rule.grid or "karras"
+        chosen = rule.grid or default
     return grid_named(chosen) if isinstance(chosen, str) else chosen
 
 
@@ -81,10 +84,6 @@ def sample(
             callback(Step(next(count), t, x, prediction.x0))
         return prediction
 
-    training = model.training
-    model.eval()
-    if condition is not None and isinstance(model, AttenuationModel):
-        condition = model.encode(condition)
     x = noise() * float(model.process.sigma(times[0]))
     if mean:
         if model.data_mean.shape != x.shape[1:]:
@@ -93,7 +92,11 @@ def sample(
         x = x + model.data_mean.to(torch.float32) * float(model.process.a(times[0]))
     history: list[Past] = []
     keeps = max(step.keeps for step in rules)
+    training = model.training
+    model.eval()
     try:
+        if condition is not None and isinstance(model, AttenuationModel):
+            condition = model.encode(condition)
         for step, t, u in zip(rules, times, times[1:], strict=False):
             x = step.step(model.process, predict, x, t, u, history, noise)
             del history[keeps:]

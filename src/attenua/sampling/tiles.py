@@ -6,6 +6,7 @@ softens (theory, section 6). Because x0 and eps are blended with the same weight
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -40,7 +41,8 @@ class Tile:
 def starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
     """Return where tiles of a side begin, so that they cover `length`, overlap by at least `overlap` and are aligned.
 
-    All lengths in pixels and multiples of `multiple`. Raises ValueError where they are not, or overlap >= tile.
+    length and tile are multiples of `multiple`, in pixels. Tiles that do not reach `multiple` pixels beyond the overlap
+    share less than it: they are laid `multiple` apart. Raises ValueError for other lengths, or overlap >= tile.
     """
     for name, value in (("length", length), ("tile", tile)):
         if value < multiple or value % multiple:
@@ -77,11 +79,11 @@ def window(tile: Tile, whole: tuple[int, int], overlap: int) -> Tensor:
 class TiledModel:
     """An AttenuationModel as `sample` sees it, computed tile by tile; `calls` counts calls on the whole picture.
 
-    height, width: of the state, multiples of the network's `multiple`; tile, overlap: in pixels of the state; batch:
-    tiles at once; budget: bytes of encoded conditions that are kept between calls (what does not fit is encoded again).
-    needed: bool [height, width] on the CPU, where a prediction is needed: tiles without such a pixel are not computed,
-    and elsewhere a state is predicted that is zero with mu. Those weights are the same with and without. on_tile: told
-    of progress within every call.
+    height, width: of the state, multiples of the network's `multiple`; tile, overlap: in pixels of the state (tiles
+    that are too small for the overlap share less of it); batch: tiles at once; budget: bytes of encoded conditions that
+    are kept between calls (what does not fit is encoded again). needed: bool [height, width] on the CPU, where a
+    prediction is needed: tiles without such a pixel are not computed, and elsewhere a state is predicted that is zero
+    with mu. Those weights are the same with and without. on_tile: told of progress within every call.
     """
 
     def __init__(
@@ -98,16 +100,19 @@ class TiledModel:
         on_tile: OnTile | None = None,
     ) -> None:
         step = model.network.multiple
-        sides = [min(tile, height) // step * step, min(tile, width) // step * step]
-        self.model, self.batch, self.budget, self.overlap = model, batch, budget, overlap
-        rows = starts(height, max(sides[0], step), min(overlap, max(sides[0], step) - 1), step)
-        columns = starts(width, max(sides[1], step), min(overlap, max(sides[1], step) - 1), step)
-        tiles = [Tile(top, left, max(sides[0], step), max(sides[1], step)) for top in rows for left in columns]
+        tall, wide = (max(min(tile, side) // step * step, step) for side in (height, width))
+        rows = starts(height, tall, min(overlap, tall - 1), step)
+        columns = starts(width, wide, min(overlap, wide - 1), step)
+        gaps = [after - before for places in (rows, columns) for before, after in itertools.pairwise(places)]
+        self.model, self.batch, self.budget = model, batch, budget
+        # neighbours are blended where they both are, which for small tiles is less than was asked for
+        self.overlap = min([overlap, *(max(tall, wide) - gap for gap in gaps)])
+        tiles = [Tile(top, left, tall, wide) for top in rows for left in columns]
         self.tiles = [tile for tile in tiles if needed is None or bool(tile.of(needed).any())]
         self.whole = (height, width)
         total = torch.zeros(height, width)
         for each in self.tiles:
-            each.of(total[None])[0].add_(window(each, self.whole, overlap))
+            each.of(total[None])[0].add_(window(each, self.whole, self.overlap))
         self.total = total
         self.known = None if needed is None or bool(needed.all()) else ~needed
         self.kept: dict[int, tuple[Tensor, ...]] = {}

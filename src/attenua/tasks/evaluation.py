@@ -15,7 +15,7 @@ from attenua.metrics.generation import Extractor, Reference, score
 from attenua.metrics.inception import InceptionFeatures
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
-from attenua.sampling import sample, solver, to_bytes
+from attenua.sampling import choose_grid, sample, solver, to_bytes
 from attenua.shapes import Bytes
 from attenua.tasks.generation import BATCH, Generation
 
@@ -116,7 +116,7 @@ class Evaluation:
                 shape,
                 steps=chosen.steps,
                 solver=rule,
-                grid=chosen.grid,
+                grid=choose_grid(rule, None, chosen.grid),
                 indices=rows,
                 condition=None if labels is None else Condition(labels=labels),
             )

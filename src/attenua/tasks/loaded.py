@@ -71,23 +71,31 @@ class Loaded:
         steps: network calls (None: the model's own number). solver: None is the model's default with its eta; but where
         no eta and no other grid is named either, and a grid is fitted for `steps` but none of the default solver, it is
         the solver that has one. grid: None is the one fitted for the solver and `steps`, else the solver's own, else
-        the model's default. Raises ValueError for an unknown name, an eta that the solver does not take, and where
-        "fitted" is named and there is none.
+        the model's default. Raises ValueError for an unknown name, an eta beside a solver that has none or its own, and
+        where "fitted" is named and there is none.
         """
         calls = self.sampling.steps if steps is None else steps
-        rule = solver if isinstance(solver, Solver) else self._solver(calls, solver, grid, eta)
+        rule = self._solver(calls, solver, grid, eta)
         return Choice(calls, rule, self._grid(calls, rule, grid))
 
     def _solver(
-        self, calls: int, name: str | None, grid: Grid | str | Sequence[float] | None, eta: float | None
+        self,
+        calls: int,
+        solver: Solver | str | None,
+        grid: Grid | str | Sequence[float] | None,
+        eta: float | None,
     ) -> Solver:
-        if name is None and eta is None and (grid is None or grid == Fitted.name):
+        if isinstance(solver, Solver):
+            if eta is not None:
+                raise ValueError(f"eta is {eta!r}, but the solver is made already: give it its eta")
+            return solver
+        if solver is None and eta is None and (grid is None or grid == Fitted.name):
             fitted = [record.solver for record in self.sampling.fitted if record.steps == calls]
             if fitted and self.sampling.solver not in fitted:
                 return solver_named(fitted[0])
-        if name is None or name == self.sampling.solver:
+        if solver is None or solver == self.sampling.solver:
             return solver_named(self.sampling.solver, self.sampling.eta if eta is None else eta)
-        return solver_named(name, eta)
+        return solver_named(solver, eta)
 
     def _grid(self, calls: int, rule: Solver, chosen: Grid | str | Sequence[float] | None) -> Grid:
         if chosen is None or chosen == Fitted.name:
@@ -98,7 +106,7 @@ class Loaded:
             known = ", ".join(f"{item.steps} ({item.solver})" for item in self.sampling.fitted) or "none"
             raise ValueError(f"no grid is fitted for {calls} steps of {rule.name!r}; fitted: {known}")
         if chosen is None or isinstance(chosen, str):
-            return choose_grid(rule, chosen or rule.grid or self.sampling.grid)
+            return choose_grid(rule, chosen, self.sampling.grid)
         return chosen if isinstance(chosen, Grid) else Times(tuple(chosen))
 
     def settings(self, choice: Choice, seed: int) -> dict[str, Any]:

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attenua import images
-from attenua.data import boundaries, masks, pairs, photographs, saliency
+from attenua.data import boundaries, folder, masks, pairs, photographs, saliency
 from attenua.data.degrade import crop_to_multiple, enlarge
 from attenua.data.folder import OnSkip, reporter
 from attenua.data.pairs import PairSet
@@ -182,13 +181,12 @@ class Scoring:
         return to_bytes(self._draw(mean, told)[None])[0]
 
     def _photographs(self, count: int | None, least: int = 1) -> list[Tensor]:
-        """Pictures of the split "test" where the layout has one, else of the whole folder; `count` of them, evenly."""
+        """Pictures of the split "test" where the layout has one, else of the folder or zip; `count` of them, evenly."""
         if photographs.has_split(self.data):
             read = photographs.read(self.data, split="test", strict=self.strict, on_skip=self.on_skip)
-            found = [picture for _, picture in read]
         else:  # a folder of test pictures: what is held out from training is what is wanted
-            found = [images.read(path) for path in images.list_images(self.data)]
-        large = [picture for picture in found if min(picture.shape[-2:]) >= least]
+            read = folder.read(self.data, strict=self.strict, on_skip=self.on_skip)
+        large = [picture for _, picture in read if min(picture.shape[-2:]) >= least]
         if not large:
             raise ValueError(f"{self.data} has no picture of at least {least} x {least} pixels to score on")
         return [large[index] for index in evenly(len(large), count)]

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LARGEST_WIDTH = 0.28
-"""Relative widths are below this: the profile with exponent 0 (a plain mean) has 1/sqrt(12) = 0.289."""
+from attenua.config import LARGEST_WIDTH
 
 
 @lru_cache

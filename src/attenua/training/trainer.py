@@ -242,7 +242,7 @@ class Trainer:
     # ---- the run --------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Train to the end, or until `stop`; True if it is complete. Raises TrainingError on a loss that is NaN."""
+        """Train to the end, or until `stop`; True if it is complete. Raises TrainingError where a step is broken."""
         training = self.config.training
         self.model.train()
         self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,8 @@ class Trainer:
             loss = self.train_step()
             self._loss += loss
             self._steps += 1
-            broken = ~torch.isfinite(loss) & (self._broken < 0)
+            # a gradient that is no number is in the weights already, before any loss tells of it
+            broken = ~(torch.isfinite(loss) & torch.isfinite(self.norm)) & (self._broken < 0)
             self._broken = torch.where(broken, torch.full_like(self._broken, self.seen), self._broken)
             complete = self.seen >= training.images
             if complete or self._crossed(training.log_every):
@@ -288,13 +289,14 @@ class Trainer:
         self._broken = torch.full((), -1, dtype=torch.int64, device=device)
 
     def _verify(self) -> None:
-        """Raise TrainingError if a loss since the last look was no number."""
+        """Raise TrainingError if a loss or a gradient since the last look was no number."""
         since = int(self._broken)
         if self.world.any(since >= 0):
             kept = checkpoint.newest(self.run_dir)
             kept_line = f"the last good checkpoint is {kept}" if kept else "no checkpoint had been written yet"
             at = f"at image {since:,}" if since >= 0 else "in another process"
-            raise TrainingError(f"the loss became NaN or infinite {at}; {kept_line}; a lower training.rate may help")
+            told = f"the loss or its gradient became NaN or infinite {at}"
+            raise TrainingError(f"{told}; {kept_line}; a lower training.rate may help")
 
     def _tick(self) -> float:
         """Return the seconds since the last tick, and count them to the run."""
@@ -354,14 +356,15 @@ class Trainer:
         network = self.config.model.network
         count = 64 if network.image_size <= 64 else 16
         chosen = self.config.sampling
+        rule = solver(chosen.solver, chosen.eta)
         condition = self.source.preview(count)
         with self.averaged() as model:
             made = sample(
                 model,
                 (count, network.channels, network.image_size, network.image_size),
                 steps=chosen.steps,
-                solver=solver(chosen.solver, chosen.eta),
-                grid=chosen.grid,
+                solver=rule,
+                grid=choose_grid(rule, None, chosen.grid),
                 condition=condition,
                 clip=False,
             )
@@ -380,7 +383,7 @@ class Trainer:
     # ---- files ----------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint (rank 0). Raises TrainingError rather than save weights after a broken loss."""
+        """Write a checkpoint (rank 0). Raises TrainingError rather than save weights after a broken step."""
         self._verify()
         if hasattr(self, "_clock"):
             self._tick()
@@ -455,14 +458,14 @@ def load_network(model: AttenuationModel, tensors: Any) -> None:
 
 
 def reconstruct(run_dir: Path, width: float) -> weights.Weights:
-    """Return the average of another relative width at the end of a run, from its snapshots (EDM2, section 3.2).
+    """Return the average of another relative width as of a run's last snapshot, from all of them (EDM2, section 3.2).
 
-    Raises ValueError without snapshots.
+    Raises ValueError without snapshots, or for a width that is not above 0 and below 0.28.
     """
     paths = sorted((run_dir / "snapshots").glob("ema*.safetensors"))
     if not paths:
         raise ValueError(f"{run_dir} has no snapshots of averages to reconstruct from")
-    stored = [(int(path.stem.rpartition("-")[2]), float(path.stem[3:].partition("-")[0])) for path in paths]
+    stored = [(int(path.stem.rpartition("-")[2]), float(path.stem[3:].rpartition("-")[0])) for path in paths]
     last = max(images for images, _ in stored)
     shares = reconstruction(stored, last, width)
     total: dict[str, Tensor] = {}
