@@ -88,6 +88,25 @@ def test_the_figures_of_a_table_are_those_of_the_report_that_is_named_above_it()
     assert checked > 300
 
 
+def test_the_commands_on_a_page_have_the_options_that_it_gives_them() -> None:
+    from attenua.cli import COMMANDS, group
+
+    context = click.Context(group, info_name="attenua")
+    options: dict[str, set[str]] = {}
+    for name, _ in COMMANDS:
+        command = group.get_command(context, name)
+        assert command is not None
+        options[name] = {"--help", "-h", *(each for parameter in command.params for each in parameter.opts)}
+    checked = 0
+    for page in PAGES:
+        lines = page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+        for name, rest in re.findall(rf"attenua ({'|'.join(options)})\b([^`|\n#]*)", "\n".join(lines)):
+            given = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest))
+            assert given <= options[name], (page.name, name, given - options[name])
+            checked += len(given)
+    assert checked > 50
+
+
 # The builder itself, on a small project.
 
 

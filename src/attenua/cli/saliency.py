@@ -56,7 +56,7 @@ class Saliency(pictures.Treatment):
 
 
 @click.command("saliency")
-@pictures.options(model="saliency", steps=5, tile=320)
+@pictures.options(model="saliency", steps=1, tile=320)
 @click.option("--cutout", is_flag=True, help="Write the picture itself, with the map as its transparency.")
 @click.option(
     "--mean",
