@@ -23,6 +23,7 @@ class Edges(pictures.Treatment):
     command = "edges"
     task = "edges"
     lossless = True
+    maps = True
 
     def __init__(self, invert: bool, thin: bool, mean: bool) -> None:
         self.invert, self.thin, self.faithful = invert, thin, mean

@@ -78,6 +78,8 @@ class Treatment(ABC):
     """The task that the model must be for, which is also the preset that trains one."""
     lossless: bool = False
     """Whether outputs in a folder are PNG where the input was JPEG or WebP."""
+    maps: bool = False
+    """Whether outputs are maps: these have nothing of the picture's transparency."""
     faithful: bool = False
     """Whether the mean is drawn, by one network call, and not a sample."""
 
@@ -355,7 +357,7 @@ def _made(
 
     photo = photos.read(item.source)
     picture = treatment.prepare(item.source, photo)
-    _fits(item.target, photo, model.task.scale)
+    _fits(item.target, photo, model.task.scale, maps=treatment.maps)
     outputs = model.draw(
         picture,
         samples=given.draws,
@@ -373,7 +375,7 @@ def _made(
     return made, treatment.resize(deviation, photo)[0]
 
 
-def _fits(target: Path, photo: Photo, scale: int) -> None:
+def _fits(target: Path, photo: Photo, scale: int, *, maps: bool) -> None:
     """Raise ValueError, before the work, where the format or any memory has no place for the output."""
     from attenua import photos
     from attenua.images import MAX_PIXELS
@@ -385,7 +387,7 @@ def _fits(target: Path, photo: Photo, scale: int) -> None:
     longest = {"JPEG": 65500, "WEBP": 16383}.get(kind)
     if longest is not None and max(height, width) > longest:
         raise ValueError(f"its output would have {width} x {height} pixels, and {kind} holds {longest} a side")
-    if kind == "JPEG" and photo.alpha is not None and round(float(photo.alpha.min()) * 255) < 255:
+    if kind == "JPEG" and not maps and photo.alpha is not None and round(float(photo.alpha.min()) * 255) < 255:
         raise ValueError("it has transparent parts, which JPEG does not hold: choose PNG, WebP or TIFF")
 
 

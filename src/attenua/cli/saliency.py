@@ -26,7 +26,7 @@ class Saliency(pictures.Treatment):
     lossless = True
 
     def __init__(self, cutout: bool, mean: bool) -> None:
-        self.cutout, self.faithful = cutout, mean
+        self.cutout, self.maps, self.faithful = cutout, not cutout, mean
 
     def settings(self, source: Path) -> dict[str, str]:
         """Return what is written."""
@@ -73,5 +73,6 @@ def command(options: pictures.Options, cutout: bool, mean: bool) -> None:
     """
     pictures.check_mean(options, mean)
     if cutout and options.out.suffix.lower() in (".jpg", ".jpeg"):
-        raise ValueError(f"--cutout writes transparency, which JPEG does not hold: {options.out} must be .png or .webp")
+        allowed = ".png, .webp or .tif"
+        raise ValueError(f"--cutout writes transparency, which JPEG does not hold: {options.out} must be {allowed}")
     pictures.run(options, Saliency(cutout, mean))
