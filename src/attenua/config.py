@@ -341,7 +341,7 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     for name, value in values.items():
         path = f"{where}{name}"
         if name not in known:
-            raise ValueError(f"unknown configuration field {path!r}{_closest(name, known)}; known: {', '.join(known)}")
+            raise ValueError(f"unknown configuration field {path!r}{closest(name, known)}; known: {', '.join(known)}")
         arguments[name] = _convert(hints[name], value, path)
     return kind(**arguments)
 
@@ -368,7 +368,7 @@ def override(config: C, settings: Iterable[str]) -> C:
                 known = [key for key, item in place.items() if isinstance(item, dict)]
                 at = ".".join(sections[: depth + 1])
                 raise ValueError(
-                    f"unknown configuration section {at!r}{_closest(section, known)}; known: {', '.join(known)}"
+                    f"unknown configuration section {at!r}{closest(section, known)}; known: {', '.join(known)}"
                 )
             place = inner
         if isinstance(place.get(name), dict):
@@ -377,7 +377,8 @@ def override(config: C, settings: Iterable[str]) -> C:
     return from_dict(type(config), values)
 
 
-def _closest(name: str, known: Iterable[str]) -> str:
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean ...?)" with the known name that is closest, or nothing where none is close."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
 

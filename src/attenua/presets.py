@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -16,6 +15,7 @@ from attenua.config import (
     SamplingConfig,
     TaskConfig,
     TrainingConfig,
+    closest,
 )
 
 
@@ -196,7 +196,5 @@ PRESETS: dict[str, Callable[[], Config]] = {
 def preset(name: str) -> Config:
     """Return the preset of that name. Raises ValueError that lists the known ones."""
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown preset {name!r}{hint}; known: {', '.join(PRESETS)}")
+        raise ValueError(f"unknown preset {name!r}{closest(name, PRESETS)}; known: {', '.join(PRESETS)}")
     return PRESETS[name]()

@@ -228,7 +228,7 @@ def test_several_pictures_need_a_folder(cli: CommandLine, model: Path, album: Pa
 def test_a_model_that_is_not_there_says_how_to_get_one(cli: CommandLine, album: Path, tmp_path: Path) -> None:
     done = cli("upscale", album, "-o", tmp_path / "out", "--model", "sr40")
     line = error(done.stderr)
-    assert "there is no model 'sr40'; the known ones are " in line
+    assert "there is no model 'sr40' (did you mean 'sr4'?); the known ones are " in line
     assert "attenua train super-resolution --data FOLDER" in line
     assert "--model PATH" in line
     done = cli("upscale", album, "-o", tmp_path / "out", "--model", tmp_path / "none.safetensors")
