@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -60,6 +63,48 @@ def test_the_reference_has_every_command_and_option() -> None:
             for parameter in command.params:
                 if isinstance(parameter, click.Option) and not parameter.hidden:
                     assert all(each in section for each in parameter.opts), (name, parameter.opts)
+
+
+def test_the_figures_of_a_table_are_those_of_the_report_that_is_named_above_it() -> None:
+    """Each is some value of these reports, rounded once: 0.85845 is 0.858, not 0.859 by way of 0.8585."""
+    values = {
+        path.name: [row["value"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+        for path in (ROOT / "benchmarks/results").glob("*.json")
+    }
+    wrong, checked = [], 0
+    for page in PAGES:
+        blocks = page.read_text(encoding="utf-8").split("\n\n")
+        for above, table in itertools.pairwise(blocks):
+            reported = [value for name in re.findall(r"\w+\.json", above) for value in values.get(name, [])]
+            if not reported or not table.startswith("|"):
+                continue
+            cells = [cell for row in table.splitlines()[2:] for cell in row.strip("|").split("|")[1:]]
+            for figure in re.findall(r"(?<![\w.])\d+\.\d{2,}(?![\w.])", "|".join(cells)):
+                half = 0.5 * 10.0 ** -len(figure.partition(".")[2]) + 1e-9
+                checked += 1
+                if not any(abs(value - float(figure)) <= half for value in reported):
+                    wrong.append((page.name, figure))
+    assert not wrong
+    assert checked > 300
+
+
+def test_the_commands_on_a_page_have_the_options_that_it_gives_them() -> None:
+    from attenua.cli import COMMANDS, group
+
+    context = click.Context(group, info_name="attenua")
+    options: dict[str, set[str]] = {}
+    for name, _ in COMMANDS:
+        command = group.get_command(context, name)
+        assert command is not None
+        options[name] = {"--help", "-h", *(each for parameter in command.params for each in parameter.opts)}
+    checked = 0
+    for page in PAGES:
+        lines = page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+        for name, rest in re.findall(rf"attenua ({'|'.join(options)})\b([^`|\n#]*)", "\n".join(lines)):
+            given = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest))
+            assert given <= options[name], (page.name, name, given - options[name])
+            checked += len(given)
+    assert checked > 50
 
 
 # The builder itself, on a small project.

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attenua.config import ModelConfig, SamplingConfig, from_dict, to_dict
+from attenua.config import ModelConfig, SamplingConfig, closest, from_dict, to_dict
 from attenua.files import write_bytes
 
 if TYPE_CHECKING:
@@ -272,7 +272,8 @@ def find(name: str) -> Path:
     if name not in known:
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(f"no model file at {name}")
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(known)}, or the path of a model file")
+        told = f"unknown model {name!r}{closest(name, known)}; known: {', '.join(known)}"
+        raise ValueError(f"{told}, or the path of a model file")
     entry = known[name]
     for folder in (packaged(), cache() / "models"):
         if (folder / entry["file"]).is_file():

@@ -290,7 +290,9 @@ def test_folders_that_cannot_be_scored_are_told(evaluate: Evaluate, model: Path,
     assert f"{none} is empty" in error(evaluate("--images", none).stderr)
     assert f"{none / 'x'} does not exist" in error(evaluate("--images", none / "x").stderr)
     assert error(evaluate().stderr).startswith("one of MODEL (cifar10")
-    assert error(evaluate("cifar11").stderr).startswith("unknown model 'cifar11'; known: cifar10")
+    assert error(evaluate("cifar11").stderr).startswith(
+        "unknown model 'cifar11' (did you mean 'cifar10'?); known: cifar10"
+    )
 
 
 def test_without_the_extra_the_way_to_it_is_told(

@@ -206,7 +206,8 @@ def test_weights_of_another_shape_name_what_differs(
 
 
 def test_an_unknown_model_lists_the_known_ones(cli: CommandLine, known: Path, tmp_path: Path) -> None:
-    assert error(cli("info", "tine").stderr) == "unknown model 'tine'; known: tiny, or the path of a model file"
+    line = error(cli("info", "tine").stderr)
+    assert line == "unknown model 'tine' (did you mean 'tiny'?); known: tiny, or the path of a model file"
     assert error(cli("info", "x/m.safetensors").stderr) == "no model file at x/m.safetensors"
     assert "does not exist" in error(cli("info", "--model", tmp_path / "none.safetensors").stderr)
     for given in ([], ["tiny", "--model", known]):

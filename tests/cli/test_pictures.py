@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attenua import files, images, photos
+from attenua import files, images, photos, weights
 from attenua.cli import common, pictures
 from tests.cli.picture_support import model_file, picture
 from tests.cli.support import error, folder
@@ -228,7 +228,7 @@ def test_several_pictures_need_a_folder(cli: CommandLine, model: Path, album: Pa
 def test_a_model_that_is_not_there_says_how_to_get_one(cli: CommandLine, album: Path, tmp_path: Path) -> None:
     done = cli("upscale", album, "-o", tmp_path / "out", "--model", "sr40")
     line = error(done.stderr)
-    assert "there is no model 'sr40'; the known ones are " in line
+    assert "there is no model 'sr40' (did you mean 'sr4'?); the known ones are " in line
     assert "attenua train super-resolution --data FOLDER" in line
     assert "--model PATH" in line
     done = cli("upscale", album, "-o", tmp_path / "out", "--model", tmp_path / "none.safetensors")
@@ -241,6 +241,13 @@ def test_a_model_for_another_task_is_refused(cli: CommandLine, album: Path, tmp_
     assert error(done.stderr) == (
         f"{other} is a model for inpainting; `attenua upscale` needs one for super-resolution"
     )
+
+
+@pytest.mark.parametrize("command", ["upscale", "inpaint", "edges", "saliency"])
+def test_the_help_tells_the_steps_of_the_default_model(cli: CommandLine, command: str) -> None:
+    name = {"upscale": "sr4"}.get(command, command)
+    steps = weights.read_header(weights.find(name)).sampling.steps
+    assert f"the model's own, often {steps}." in " ".join(cli(command, "--help").stdout.split())
 
 
 def test_what_the_format_cannot_hold_is_told_before_the_work(

@@ -74,3 +74,11 @@ def test_a_folder_with_a_bad_picture_is_done_but_for_that_one(cli: CommandLine, 
     for name in ("000.png", "001.png"):
         with Image.open(tmp_path / "out" / name) as shown:
             assert (shown.mode, shown.size) == ("L", (8, 8))
+
+
+def test_a_map_of_a_transparent_picture_may_be_a_jpeg(cli: CommandLine, model: Path, tmp_path: Path) -> None:
+    """A map is grey, whatever the picture: there is nothing that JPEG does not hold."""
+    (tmp_path / "clear.png").write_bytes(picture("RGBA", 8, 8)[1])
+    done = cli("saliency", tmp_path / "clear.png", "-o", tmp_path / "map.jpg", "--model", model)
+    assert done.returncode == 0, done.stderr
+    assert grey(tmp_path / "map.jpg").shape == (8, 8)

@@ -239,7 +239,7 @@ def test_the_shipped_model_samples() -> None:
 
 
 def test_what_cannot_be_found_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown model 'cifar11'; known: .*cifar10"):
+    with pytest.raises(ValueError, match=r"unknown model 'cifar11' \(did you mean 'cifar10'\?\); known: .*cifar10"):
         attenua.load("cifar11")
     with pytest.raises(FileNotFoundError, match=r"no model file at .*none\.safetensors"):
         attenua.load(str(tmp_path / "none.safetensors"))

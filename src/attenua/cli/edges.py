@@ -46,7 +46,7 @@ class Edges(pictures.Treatment):
 
 
 @click.command("edges")
-@pictures.options(model="edges", steps=5, tile=512)
+@pictures.options(model="edges", steps=2, tile=512)
 @click.option("--invert", is_flag=True, help="Draw black on white.")
 @click.option("--thin", is_flag=True, help="Make every line one pixel wide, as strong as it is at its middle.")
 @click.option(

@@ -123,7 +123,7 @@ def _boxes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     callback=_boxes,
     help="A hole from column x and row y, w pixels wide and h high (repeat for several; a mask may be added).",
 )
-@pictures.options(model="inpaint", steps=3)
+@pictures.options(model="inpaint", steps=5)
 @click.option(
     "--mean",
     is_flag=True,

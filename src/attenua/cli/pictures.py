@@ -287,12 +287,14 @@ class _Bar:
 def _model_file(given: Options, treatment: Treatment) -> Path:
     """Return the model's file. Raises ValueError that says which models there are, and how to make one."""
     from attenua import weights
+    from attenua.config import closest
 
     ways = f"`attenua train {treatment.task} --data FOLDER` makes one, and --model PATH names it"
     known = weights.catalogue()
     path = Path(given.model)
     if not path.is_file() and given.model not in known and not path.suffix and len(path.parts) == 1:
-        raise ValueError(f"there is no model {given.model!r}; the known ones are {', '.join(known)}; {ways}")
+        hint = closest(given.model, known)
+        raise ValueError(f"there is no model {given.model!r}{hint}; the known ones are {', '.join(known)}; {ways}")
     return weights.find(given.model)
 
 

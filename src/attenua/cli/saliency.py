@@ -56,7 +56,7 @@ class Saliency(pictures.Treatment):
 
 
 @click.command("saliency")
-@pictures.options(model="saliency", steps=5, tile=320)
+@pictures.options(model="saliency", steps=1, tile=320)
 @click.option("--cutout", is_flag=True, help="Write the picture itself, with the map as its transparency.")
 @click.option(
     "--mean",
@@ -73,5 +73,6 @@ def command(options: pictures.Options, cutout: bool, mean: bool) -> None:
     """
     pictures.check_mean(options, mean)
     if cutout and options.out.suffix.lower() in (".jpg", ".jpeg"):
-        raise ValueError(f"--cutout writes transparency, which JPEG does not hold: {options.out} must be .png or .webp")
+        allowed = ".png, .webp or .tif"
+        raise ValueError(f"--cutout writes transparency, which JPEG does not hold: {options.out} must be {allowed}")
     pictures.run(options, Saliency(cutout, mean))
