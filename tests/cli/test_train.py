@@ -378,6 +378,19 @@ def test_what_is_wrong_is_one_line_and_no_run_begins(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_training_on_mps_which_has_no_float64_is_refused_and_auto_takes_the_cpu(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = cli("train", "cifar10-cpu", "--dry-run", "--device", "mps")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert error(done.stderr).endswith("--device must be cpu or cuda")
+    told = cli("train", "cifar10-cpu", "--dry-run", "--json")
+    assert told.returncode == 0
+    assert json.loads(told.stdout)["device"] == "cpu"
+
+
 def test_an_unknown_preset_lists_the_known_ones(cli: CommandLine) -> None:
     done = cli("train", "cifar10-gpu", "--dry-run")
     assert done.returncode == 2

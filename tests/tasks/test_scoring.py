@@ -242,6 +242,12 @@ def test_pixels_outside_holes_may_not_change() -> None:
         score_filled([truth], mask_set(1, 16, 16, seed=0), lambda picture, hole: picture + 1)
 
 
+def test_a_perfect_fill_counts_100_decibel_and_can_be_reported(tmp_path: Path) -> None:
+    truth = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    figures = score_filled([truth], mask_set(1, 16, 16, seed=0), lambda picture, hole: picture)
+    assert figures == {"psnr": [100.0], "psnr_hole": [100.0]}
+
+
 def test_edges_that_are_the_annotators_own_are_perfect(tmp_path: Path) -> None:
     maps = {}
     for split in ("train", "val", "test"):

@@ -79,6 +79,10 @@ def command(
 
     config = override(_preset(preset, scale), [*settings, *([] if seed is None else [f"training.seed={seed}"])])
     chosen = common.resolve_device(device)
+    if chosen.type == "mps":
+        if device != "auto":
+            raise ValueError("training draws times in float64, which mps does not have: --device must be cpu or cuda")
+        chosen = common.resolve_device("cpu")
     if dry_run:
         _describe(config, chosen, as_json)
         return

@@ -232,6 +232,10 @@ class Scoring:
         return rows, {"published": count == saliency.COUNTS["test"] and self.num is None}
 
 
+PERFECT = 100.0
+"""The PSNR that a picture counts with which is equal to the truth, dB: a mean with its infinity would say nothing."""
+
+
 def eight_bits(picture: Tensor) -> Tensor:
     """Return a picture [C, H, W] in [-1, 1] as a file of 8 bits would hold it."""
     return to_bytes(picture[None])[0].to(picture.dtype) / 127.5 - 1
@@ -242,7 +246,8 @@ def score_enlarged(
 ) -> dict[str, list[float]]:
     """Return psnr_y, ssim_y and, with a distance, lpips of every picture, enlarged again after the task's reduction.
 
-    truths: uint8 [3, H, W] with sides that are multiples of the scale; outputs are rounded to 8 bits.
+    truths: uint8 [3, H, W] with sides that are multiples of the scale; outputs are rounded to 8 bits. An output that is
+    equal to the truth has a psnr_y of PERFECT.
     """
     figures: dict[str, list[float]] = {}
     for index, truth in enumerate(truths):
@@ -250,8 +255,7 @@ def score_enlarged(
         found = {name: each(made, target, scale=task.scale) for name, each in (("psnr_y", psnr_y), ("ssim_y", ssim_y))}
         if distance is not None:
             found["lpips"] = _measured(distance, made, target)
-        for name, value in found.items():
-            figures.setdefault(name, []).append(float(value))
+        _note(figures, found)
     return figures
 
 
@@ -260,7 +264,8 @@ def score_filled(
 ) -> dict[str, list[float]]:
     """Return psnr, psnr_hole and, with a distance, lpips and lpips_hole of every picture whose hole is filled.
 
-    truths: uint8 [3, H, W]; holes: bool [B, H, W]. Raises ValueError where a known pixel has changed.
+    truths: uint8 [3, H, W]; holes: bool [B, H, W]. A fill without an error has a psnr of PERFECT. Raises ValueError where
+    a known pixel has changed.
     """
     figures: dict[str, list[float]] = {}
     for truth, hole in zip(truths, holes, strict=True):
@@ -272,9 +277,14 @@ def score_filled(
         if distance is not None:
             found["lpips"] = _measured(distance, made, target)
             found["lpips_hole"] = _measured(distance, made, target, where)
-        for name, value in found.items():
-            figures.setdefault(name, []).append(float(value))
+        _note(figures, found)
     return figures
+
+
+def _note(figures: dict[str, list[float]], found: dict[str, Tensor]) -> None:
+    """Add a picture's figures to those of the others; without an infinite PSNR."""
+    for name, value in found.items():
+        figures.setdefault(name, []).append(min(float(value), PERFECT) if name.startswith("psnr") else float(value))
 
 
 def _measured(distance: Distance, *pictures: Tensor) -> Tensor:
