@@ -264,7 +264,7 @@ def score_filled(
 ) -> dict[str, list[float]]:
     """Return psnr, psnr_hole and, with a distance, lpips and lpips_hole of every picture whose hole is filled.
 
-    truths: uint8 [3, H, W]; holes: bool [B, H, W]. A fill without an error has a psnr of PERFECT. Raises ValueError where
+    truths: uint8 [3, H, W]; holes: bool [B, H, W]. Without an error a psnr is PERFECT. Raises ValueError where
     a known pixel has changed.
     """
     figures: dict[str, list[float]] = {}
