@@ -153,6 +153,7 @@ def test_a_setting_that_is_wrong_is_named_with_what_is_allowed(setting: str, mes
         ("training.rate=0", r"training.rate is 0.0; allowed is a finite number above 0"),
         ("training.rate=NaN", r"training.rate is nan; allowed is a finite number above 0"),
         ("training.rate=Infinity", r"training.rate is inf; allowed is a finite number above 0"),
+        pytest.param("training.rate=1" + "0" * 400, r"training.rate is inf; allowed is a finite", id="huge"),
         ("training.clip=0", r"training.clip is 0.0; allowed is a number above 0"),
         ("training.betas=[0.9,1]", r"training.betas is \(0.9, 1.0\); allowed are two numbers from 0, below 1"),
         ("training.weight_decay=-1", r"training.weight_decay is -1.0; allowed is a finite number from 0"),

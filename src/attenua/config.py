@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -429,7 +430,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
 def _number(hint: Any, value: Any, path: str) -> Any:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) <= sys.float_info.max else math.inf  # which every field refuses by its name
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if hint is str and isinstance(value, int | float):

@@ -182,10 +182,11 @@ def shard(path: Path, members: dict[str, bytes]) -> Path:
 
 def test_shards_are_read_where_they_lie(tmp_path):
     first = shard(tmp_path / "a-000.tar", {"0.jpg": JPEG.getvalue(), "0.json": b"{}", "0.cls": b"3"})
-    shard(tmp_path / "a-001.tar", {"1.jpg": JPEG.getvalue(), "2.png": b"text"})
+    hidden = {".cache/x.jpg": b"no picture", "__MACOSX/._1.jpg": b"no picture"}
+    shard(tmp_path / "a-001.tar", {"./1.jpg": JPEG.getvalue(), "2.png": b"text", **hidden})
     told: list[Path] = []
     found = photographs.load(tmp_path, 8, on_skip=lambda path, reason: told.append(path))
-    assert found.names == ("a-000.tar/0.jpg", "a-001.tar/1.jpg")
+    assert found.names == ("a-000.tar/0.jpg", "a-001.tar/./1.jpg")
     assert told == [tmp_path / "a-001.tar" / "2.png"]
     assert photographs.load(first, 8).names == ("0.jpg",)
     assert torch.equal(found.picture(0), data.load(first).images[0])

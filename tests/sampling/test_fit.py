@@ -14,7 +14,7 @@ from attenua import weights
 from attenua.config import FittedGrid, ModelConfig, ProcessConfig, SamplingConfig, from_dict, to_dict
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
-from attenua.process import Prediction
+from attenua.process import Custom, Prediction, Process
 from attenua.sampling import Fit, Fitted, Flow, Multistep, Posterior, fingerprint, fit, fitted, sample, solver
 from attenua.sampling.fit import Space, search
 from attenua.sampling.multistep import Weighted
@@ -94,6 +94,17 @@ def test_a_fingerprint_tells_networks_apart_and_no_fields_at_their_defaults(monk
 
     monkeypatch.setattr(fitted, "to_dict", newer)
     assert own() == before
+
+
+def test_a_law_of_the_users_own_is_told_by_its_values() -> None:
+    config = ModelConfig(small())
+    laws = (lambda t: t, lambda t: 1.0 * t, lambda t: t.square())
+    made = [AttenuationModel(config, Process(Custom(law))) for law in laws]
+    for model in made[1:]:
+        model.load_state_dict(made[0].state_dict())
+    own, same, other = (fingerprint(model) for model in made)
+    assert own == same
+    assert own != other
 
 
 def test_a_fitted_grid_serves_its_own_model_alone() -> None:

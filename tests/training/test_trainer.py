@@ -140,9 +140,8 @@ def test_samples_of_a_run_are_drawn_as_its_model_draws_them(tmp_path: Path, monk
     monkeypatch.setattr("attenua.training.trainer.sample", noted)
     settings = ["training.sample_every=96", "sampling.solver=released", "sampling.steps=2"]
     Trainer(config(settings), pictures(), tmp_path).run()
-    model = load(str(tmp_path / "model.safetensors"))
-    rule = model.rule(None, None)
-    assert asked == [(rule, model.times(rule, None))]
+    chosen = load(str(tmp_path / "model.safetensors")).choose()
+    assert asked == [(chosen.solver, chosen.grid)]
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

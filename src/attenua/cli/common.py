@@ -104,10 +104,9 @@ def overwrite_option(command: Command) -> Command:
 
 
 def model_option(command: Command) -> Command:
-    """Add `--model PATH` (parameter `model`, an existing file or None)."""
-    kind = click.Path(exists=True, dir_okay=False, path_type=Path)
-    line = "Use this file of weights in place of the one that is shipped or cached."
-    return click.option("--model", type=kind, metavar="PATH", help=line)(command)
+    """Add `--model MODEL` (parameter `model`, a name or a file, or None)."""
+    line = "In place of the argument MODEL: a model's name or its file of weights."
+    return click.option("--model", metavar="MODEL", help=line)(command)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -265,23 +264,23 @@ def _plain(value: object) -> str:
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
 
 
-def check_model(name: str | None, path: Path | None) -> Path:
+def check_model(name: str | None, option: str | None) -> Path:
     """Return the file of the model that MODEL or `--model` names, without torch and without reading it.
 
     Raises ValueError where neither or both are given, or the name is unknown; FileNotFoundError where there is no file.
     """
     from attenua import weights
 
-    if (name is None) == (path is None):
-        given = "neither is given" if name is None else f"MODEL is {name!r} and --model is {str(path)!r}"
+    if (name is None) == (option is None):
+        given = "neither is given" if name is None else f"MODEL is {name!r} and --model is {option!r}"
         known = ", ".join(weights.catalogue())
-        raise ValueError(f"one of MODEL ({known}, or a file of weights) and --model PATH is needed: {given}")
-    return weights.find(str(name if path is None else path))
+        raise ValueError(f"one of MODEL ({known}, or a file of weights) and --model is needed: {given}")
+    return weights.find(str(option if name is None else name))
 
 
-def load_model(name: str | None, path: Path | None, device: str) -> Generation:
+def load_model(name: str | None, option: str | None, device: str) -> Generation:
     """Return the model that MODEL or `--model` names, on the device; errors as for `check_model`."""
-    file = check_model(name, path)
+    file = check_model(name, option)
     from attenua.tasks import load
 
     return load(str(file), resolve_device(device))

@@ -69,7 +69,7 @@ def command(
     batch: int | None,
     out: Path | None,
     strict: bool,
-    model: Path | None,
+    model: str | None,
     seed: int,
     device: str,
     overwrite: bool,
@@ -253,7 +253,7 @@ class _Subject(NamedTuple):
     batches: Iterable[Tensor]
 
 
-def _check_alone(name: str | None, model: Path | None, sampling: dict[str, Any]) -> None:
+def _check_alone(name: str | None, model: str | None, sampling: dict[str, Any]) -> None:
     """Raise ValueError where --images comes with what belongs to a model."""
     if name is not None or model is not None:
         raise ValueError("--images scores a folder, MODEL and --model a model: give one of them")

@@ -64,7 +64,7 @@ def command(
     measure: str,
     batch: int | None,
     out: Path | None,
-    model: Path | None,
+    model: str | None,
     seed: int,
     device: str,
     overwrite: bool,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +19,7 @@ __all__ = ["command"]
 @click.argument("name", metavar="[MODEL]", required=False)
 @common.model_option
 @common.json_option
-def command(name: str | None, model: Path | None, as_json: bool) -> None:
+def command(name: str | None, model: str | None, as_json: bool) -> None:
     """Show the configuration, size, training record, data and its terms, scores and SHA-256 of MODEL or of a file."""
     path = common.check_model(name, model)
     from attenua import weights

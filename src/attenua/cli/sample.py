@@ -83,7 +83,7 @@ def command(
     out: str,
     batch: int | None,
     labels: tuple[int, ...],
-    model: Path | None,
+    model: str | None,
     seed: int,
     device: str,
     overwrite: bool,

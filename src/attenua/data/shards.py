@@ -20,16 +20,22 @@ def is_shard(path: str | Path) -> bool:
 def entries(shard: str | Path) -> list[tuple[str, Callable[[], bytes]]]:
     """The pictures of one shard in its order: the member's name, and how to read its bytes (anew at each call).
 
-    Members that are no pictures by their names (labels, captions), links and hidden files are passed over. Raises
-    ValueError where the file is no whole tar file, OSError where it cannot be read.
+    Members that are no pictures by their names (labels, captions), links, and what is hidden or in a hidden folder are
+    passed over. Raises ValueError where the file is no whole tar file, OSError where it cannot be read.
     """
     shard = Path(shard)
     try:
         with tarfile.open(shard, "r:") as tar:
-            members = [member for member in tar if member.isreg() and images.is_image(member.name)]
+            members = [member for member in tar if member.isreg() and _shown(member.name)]
     except tarfile.TarError as error:
         raise ValueError(f"{shard} is not a whole tar file: {str(error) or 'it is damaged'}") from None
     return [(member.name, partial(_bytes, shard, member.offset_data, member.size)) for member in members]
+
+
+def _shown(name: str) -> bool:
+    """Whether a member is a picture by its name, and neither it nor a folder above it is hidden or macOS's own."""
+    parts = [part for part in name.split("/") if part not in (".", "..")]
+    return images.is_image(name) and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _bytes(shard: Path, start: int, size: int) -> bytes:
