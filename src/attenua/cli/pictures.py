@@ -289,7 +289,7 @@ def _model_file(given: Options, treatment: Treatment) -> Path:
     from attenua import weights
     from attenua.config import closest
 
-    ways = f"`attenua train {treatment.task} --data FOLDER` makes one, and --model PATH names it"
+    ways = f"`attenua train {treatment.task} --data FOLDER` makes one, and --model FILE names it"
     known = weights.catalogue()
     path = Path(given.model)
     if not path.is_file() and given.model not in known and not path.suffix and len(path.parts) == 1:
