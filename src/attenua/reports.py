@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from io import FileIO
 from pathlib import Path
@@ -20,6 +20,7 @@ __all__ = [
     "Scalar",
     "append_line",
     "commit",
+    "keep_lines",
     "lines",
     "machine",
     "read_lines",
@@ -200,6 +201,17 @@ def read_lines(path: str | Path) -> list[dict[str, object]]:
             raise ValueError(f"line {number} of {path} is not a JSON object")
         events.append(event)
     return events
+
+
+def keep_lines(path: str | Path, wanted: Callable[[dict[str, object]], bool]) -> None:
+    """Leave out the events of a file of JSON lines that are not wanted; the file is replaced as a whole, if at all.
+
+    Errors as for `read_lines`, and OSError where it cannot be written.
+    """
+    events = read_lines(path)
+    kept = [event for event in events if wanted(event)]
+    if len(kept) < len(events):
+        write_bytes(Path(path), "".join(_json(event) + "\n" for event in kept).encode())
 
 
 def _json(values: Mapping[str, object], indent: int | None = None) -> str:

@@ -51,6 +51,27 @@ def test_a_killed_run_resumed_is_bit_equal_to_an_uninterrupted_one(straight: Pat
         assert torch.equal(value, theirs[name]), name
 
 
+def test_what_a_killed_run_logged_after_its_checkpoint_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = Trainer(config(["training.checkpoint_every=48"]), pictures(), tmp_path)
+    step = first.train_step
+
+    def killed() -> torch.Tensor:
+        if first.seen >= 80:
+            raise KeyboardInterrupt
+        return step()
+
+    first.train_step = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    seen = [event["images"] for event in reports.read_lines(path)]
+    second = Trainer(config(["training.checkpoint_every=48"]), pictures(), tmp_path)
+    assert max(seen) > second.seen > 0
+    assert second.run()
+    after = [event["images"] for event in reports.read_lines(path)]
+    assert after == sorted(set(after))
+
+
 def test_dropout_and_augmentation_resume_bit_equal_too(tmp_path: Path) -> None:
     settings = [
         "model.network.dropout=0.3",
