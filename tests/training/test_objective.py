@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attenua.config import ModelConfig, NetworkConfig, ObjectiveConfig, ProcessConfig
+from attenua.config import ModelConfig, NetworkConfig, ObjectiveConfig, ProcessConfig, TaskConfig
 from attenua.model import AttenuationModel
 from attenua.networks import Condition
 from attenua.training.objective import Draws, Objective
@@ -161,3 +161,10 @@ def test_the_free_slope_law_learns_three_heads_with_unit_weights_alone() -> None
 def test_a_perceptual_weight_needs_a_distance() -> None:
     with pytest.raises(ValueError, match="perceptual"):
         Objective(model(), ObjectiveConfig(perceptual=1.0))
+
+
+def test_a_perceptual_weight_is_for_models_of_pictures() -> None:
+    network = NetworkConfig(image_size=8, width=8, multipliers=(1,), blocks=1, attention=(), channels=1)
+    edges = AttenuationModel(ModelConfig(network, task=TaskConfig("edges")))
+    with pytest.raises(ValueError, match=r"objective.perceptual is 0.5; allowed is 0: what a model for edges predicts"):
+        Objective(edges, ObjectiveConfig(perceptual=0.5), lambda one, two: one.mean((1, 2, 3)))

@@ -49,7 +49,7 @@ class Objective(nn.Module):
     x0: [B, C, H, W], pictures less the model's mu. Every sample is weighted by its own t.
     perceptual: the distance for config.perceptual > 0, of pictures in [-1, 1]; weigh: from a condition, how much each
     pixel counts in the squares (all but the perceptual terms), [B, 1, H, W], or None. Raises ValueError where a
-    weighting does not fit the law.
+    weighting does not fit the law or the task.
     """
 
     def __init__(
@@ -67,6 +67,9 @@ class Objective(nn.Module):
         two_heads = isinstance(model.precondition, TwoHeads)
         if not two_heads and (config.weights != "unit" or config.l1 or config.perceptual):
             raise ValueError(f"the law {model.process.law.name!r} supports objective.weights=unit alone")
+        if config.perceptual and model.config.task.name != "generation":
+            told = f"what a model for {model.config.task.name} predicts is no picture"
+            raise ValueError(f"objective.perceptual is {config.perceptual}; allowed is 0: {told}")
         if config.perceptual and perceptual is None:
             raise ValueError("objective.perceptual needs a perceptual distance")
 
