@@ -230,7 +230,7 @@ def test_a_model_that_is_not_there_says_how_to_get_one(cli: CommandLine, album: 
     line = error(done.stderr)
     assert "there is no model 'sr40' (did you mean 'sr4'?); the known ones are " in line
     assert "attenua train super-resolution --data FOLDER" in line
-    assert "--model PATH" in line
+    assert "--model FILE" in line
     done = cli("upscale", album, "-o", tmp_path / "out", "--model", tmp_path / "none.safetensors")
     assert error(done.stderr) == f"no model file at {tmp_path / 'none.safetensors'}"
 
