@@ -6,7 +6,13 @@ import hashlib
 import importlib.util
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
+
+
+def hidden(parts: Iterable[str]) -> bool:
+    """Whether a member of an archive is hidden or macOS's own, by the parts of its name: its folders' and its own."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

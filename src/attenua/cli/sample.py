@@ -100,8 +100,7 @@ def command(
     common.check_model(name, model)
     output = _Output(out, num, overwrite)
     generation = common.load_model(name, model, device)
-    choice = generation.choose(steps, solver, grid, eta)
-    settings = generation.settings(choice, seed)
+    settings = generation.settings(generation.choose(steps, solver, grid, eta), seed)
     chosen = [labels[index % len(labels)] for index in range(num)] if labels else None
     started, calls = time.perf_counter(), 0
     size = generation.batch_size(batch)
@@ -115,14 +114,7 @@ def command(
             update(calls)
 
         for images in generation.batches(
-            num,
-            steps=steps,
-            seed=seed,
-            solver=choice.solver,
-            grid=choice.grid,
-            batch=size,
-            labels=chosen,
-            callback=advance,
+            num, steps=steps, seed=seed, solver=solver, grid=grid, eta=eta, batch=size, labels=chosen, callback=advance
         ):
             output.add(images, settings)
     output.finish(settings)

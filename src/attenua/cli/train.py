@@ -175,8 +175,9 @@ def _duration(seconds: float) -> str:
 def _last_loss(folder: Path) -> float | None:
     """Return the mean loss of the last log line; None where there is none."""
     from attenua import reports
+    from attenua.training import checkpoint
 
-    log = folder / "metrics.jsonl"  # a complete run whose log was taken away still has its model
+    log = folder / checkpoint.METRICS  # a complete run whose log was taken away still has its model
     losses = [line["loss"] for line in reports.read_lines(log) if "loss" in line] if log.exists() else []
     last = losses[-1] if losses else None
     return last if isinstance(last, float) else None

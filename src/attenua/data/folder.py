@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from attenua import images
+from attenua.files import hidden
 
 __all__ = ["TERMS", "Entry", "OnSkip", "choose_split", "decoded", "list_entries", "read", "reporter", "stacked"]
 
@@ -45,7 +46,7 @@ def list_entries(path: Path) -> Iterator[list[Entry]]:
 
 def _listed(name: str) -> bool:
     """Whether a member of a zip file is a picture outside hidden folders and those that macOS adds."""
-    return images.is_image(name) and not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return images.is_image(name) and not hidden(name.split("/"))
 
 
 def choose_split(path: Path, entries: list[Entry], split: str) -> list[Entry]:
@@ -125,5 +126,5 @@ def _bytes(file: Path, read: Callable[[], bytes]) -> bytes:
     """The bytes of one picture; whatever hinders that is the picture's fault, not the set's."""
     try:
         return read()
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"cannot read {file}: {str(error) or type(error).__name__}") from None

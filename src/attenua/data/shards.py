@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from attenua import images
+from attenua.files import hidden
 
 __all__ = ["entries", "is_shard"]
 
@@ -34,8 +35,7 @@ def entries(shard: str | Path) -> list[tuple[str, Callable[[], bytes]]]:
 
 def _shown(name: str) -> bool:
     """Whether a member is a picture by its name, and neither it nor a folder above it is hidden or macOS's own."""
-    parts = [part for part in name.split("/") if part not in (".", "..")]
-    return images.is_image(name) and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return images.is_image(name) and not hidden(part for part in name.split("/") if part not in (".", ".."))
 
 
 def _bytes(shard: Path, start: int, size: int) -> bytes:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from attenua.files import hidden
+
 __all__ = ["unpack"]
 
 _Member = tuple[str, int, bool, Callable[[], IO[bytes] | None]]  # name, bytes, whether a regular file, how to open it
@@ -59,8 +61,7 @@ def _checked(
     for member in members:
         name = member[0]
         rest = PurePosixPath(name[len(prefix) :])
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in rest.parts)
-        if name.startswith(prefix) and not hidden and (suffixes is None or rest.suffix.lower() in suffixes):
+        if name.startswith(prefix) and not hidden(rest.parts) and (suffixes is None or rest.suffix.lower() in suffixes):
             yield name, member
 
 

@@ -6,6 +6,7 @@ the parameter among the optimizer's, a dot and what is kept of it. Plain values 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from attenua import weights
+from attenua import reports, weights
 from attenua.config import Config, from_dict, to_dict
 from attenua.files import write_bytes
 from attenua.training.ema import Average
 
 PATTERN = "checkpoint-*.safetensors"
 """The names of a run folder's checkpoints: by name is by images seen."""
+
+METRICS = "metrics.jsonl"
+"""The log in a run folder, a line an event."""
 
 FREE_TO_CHANGE = (
     "log_every",
@@ -140,6 +144,17 @@ def resumed(folder: Path, config: Config, data_sha256: str) -> Checkpoint | None
         raise ValueError(f"{path} was trained on other pictures; choose another run folder for these")
     _same_run(path, config, from_dict(Config, stored.values["config"]))
     return stored
+
+
+def unlog(folder: Path, seen: int) -> None:
+    """Drop what a killed run logged after its checkpoint of `seen` images: they are trained, and logged, again."""
+
+    def before(event: dict[str, object]) -> bool:
+        images = event.get("images")
+        return not isinstance(images, int) or images <= seen
+
+    with contextlib.suppress(FileNotFoundError, ValueError):  # a log that is gone or damaged stops no training
+        reports.keep_lines(folder / METRICS, before)
 
 
 def write_config(folder: Path, config: Config) -> None:

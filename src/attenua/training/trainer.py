@@ -30,9 +30,6 @@ from attenua.training.source import ImageSource, Source
 FEATURES = "encoder.features."
 """How the names of the condition encoder's pretrained parameters begin."""
 
-METRICS = "metrics.jsonl"
-"""The log in a run's folder, a line an event."""
-
 CHECK_EVERY = 20
 """Steps between two questions to the other processes whether one of them was told to stop."""
 
@@ -318,7 +315,7 @@ class Trainer:
             device = self.world.device
             memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
             reports.append_line(
-                self.run_dir / METRICS,
+                self.run_dir / checkpoint.METRICS,
                 {
                     "images": self.seen,
                     "step": self.step,
@@ -381,7 +378,7 @@ class Trainer:
             return
         with self.averaged() as model:
             figures = self.evaluate(model, self.seen)
-        reports.append_line(self.run_dir / METRICS, {"images": self.seen, **figures})
+        reports.append_line(self.run_dir / checkpoint.METRICS, {"images": self.seen, **figures})
 
     # ---- files ----------------------------------------------------------------------------------------------------
 
@@ -414,17 +411,7 @@ class Trainer:
         self.seconds = float(stored.values["seconds"])
         self.start = stored.values.get("start", self.start)
         if self.world.leads:
-            self._unlog()
-
-    def _unlog(self) -> None:
-        """Drop what a killed run logged after its checkpoint: those images are trained, and logged, again."""
-
-        def before(event: dict[str, object]) -> bool:
-            images = event.get("images")
-            return not isinstance(images, int) or images <= self.seen
-
-        with contextlib.suppress(FileNotFoundError, ValueError):  # a log that is gone or damaged stops no training
-            reports.keep_lines(self.run_dir / METRICS, before)
+            checkpoint.unlog(self.run_dir, self.seen)
 
     def _snapshot(self) -> None:
         """Keep every average at this moment, float16, for reconstruction after training."""
